@@ -1,0 +1,217 @@
+"""Trees of arrays and one payload frame, both ways, without pickle.
+
+A tree is a nesting of dicts (text keys), lists, plain values (None, bool, int, float, str) and arrays. It travels as a
+*layout* (plain: the skeleton of the tree, and each array's dtype and shape) and a *payload* (the arrays' bytes, each at
+a 64-byte offset). Invariant: `unpack` touches no byte before the layout's bounds were checked and its size was found
+equal to the payload's; arrays it gives are read-only views of the payload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from broker.errors import WireError
+
+ALIGNMENT = 64
+ARRAY = "\0array"
+"""The skeleton's mark for the n-th array; no key of a tree may begin with a zero byte."""
+MAX_DEPTH = 16
+MAX_NODES = 100_000
+
+_NUMPY = ["bool", "complex64", "complex128"]
+_NUMPY += [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+_NUMPY += [f"float{bits}" for bits in (16, 32, 64)]
+DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in _NUMPY} | {"bfloat16": np.dtype("uint16")}
+
+type_names = {dtype: name for name, dtype in DTYPES.items() if name != "bfloat16"}
+
+Tree = Any
+"""None, bool, int, float, str, an array, or a dict (text keys) or list of trees."""
+
+
+@dataclass(frozen=True, eq=False)
+class BFloat16:
+    """An array of bfloat16, which numpy lacks, as the 16 bits of each element (uint16)."""
+
+    bits: np.ndarray[Any, Any]
+
+    def __post_init__(self) -> None:
+        if self.bits.dtype != np.uint16:
+            raise TypeError(f"BFloat16 holds uint16 bits, not {self.bits.dtype}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat16) and np.array_equal(self.bits, other.bits)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a payload holds. `plain` is what travels; `digest` names it; `size` is the payload's length in bytes."""
+
+    plain: Any
+    digest: str
+    entries: tuple[tuple[np.dtype[Any], tuple[int, ...], int, bool], ...]
+    """For each array: dtype, shape, offset, whether it is a bfloat16."""
+    size: int
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def flatten(tree: Tree) -> tuple[Any, list[np.ndarray[Any, Any] | BFloat16]]:
+    """The skeleton of a tree and its arrays in order. TypeError names what cannot travel."""
+    leaves: list[np.ndarray[Any, Any] | BFloat16] = []
+
+    def walk(node: Tree, path: str) -> Any:
+        if isinstance(node, np.generic):
+            node = np.asarray(node)
+        if isinstance(node, np.ndarray | BFloat16):
+            leaves.append(node)
+            return {ARRAY: len(leaves) - 1}
+        if node is None or isinstance(node, bool | int | float | str):
+            return node
+        if isinstance(node, dict):
+            for key in node:
+                if not isinstance(key, str) or key.startswith("\0"):
+                    raise TypeError(f"{path or 'tree'}: key {key!r} must be text that does not begin with a zero byte")
+            return {key: walk(value, f"{path}/{key}") for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [walk(value, f"{path}/{index}") for index, value in enumerate(node)]
+        raise TypeError(f"{path or 'tree'}: {type(node).__name__} cannot travel; use arrays and plain values")
+
+    return walk(tree, ""), leaves
+
+
+def layout_of(skeleton: Any, leaves: list[np.ndarray[Any, Any] | BFloat16]) -> Layout:
+    """The layout of a flattened tree."""
+    described = []
+    for leaf in leaves:
+        if isinstance(leaf, BFloat16):
+            described.append(["bfloat16", list(leaf.bits.shape)])
+            continue
+        name = type_names.get(leaf.dtype)
+        if name is None:
+            raise TypeError(f"arrays of dtype {leaf.dtype} cannot travel; allowed are {', '.join(DTYPES)}")
+        described.append([name, list(leaf.shape)])
+    return read_layout([skeleton, described])
+
+
+def read_layout(plain: Any) -> Layout:
+    """A layout from what travelled, every bound checked. WireError says what is wrong with it."""
+    if not (isinstance(plain, list | tuple) and len(plain) == 2 and isinstance(plain[1], list | tuple)):
+        raise WireError("layout", "not a pair of skeleton and arrays")
+    entries = []
+    offset = 0
+    for item in plain[1]:
+        if not (isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], list | tuple)):
+            raise WireError("layout", "an array is described by its dtype and shape")
+        name, shape = item
+        if not isinstance(name, str) or name not in DTYPES:
+            raise WireError("dtype", f"{str(name)[:40]!r} is not allowed")
+        if len(shape) > MAX_DEPTH or any(type(n) is not int or not 0 <= n < 2**40 for n in shape):
+            raise WireError("shape", str(shape)[:80])
+        dtype = DTYPES[name]
+        entries.append((dtype, tuple(shape), offset, name == "bfloat16"))
+        offset += _padded(math.prod(shape) * dtype.itemsize)
+        if offset > 2**40:
+            raise WireError("shape", "larger than any payload")
+    _check_skeleton(plain[0], len(entries))
+    digest = hashlib.blake2b(msgpack.packb(plain), digest_size=16).hexdigest()
+    return Layout(plain, digest, tuple(entries), offset)
+
+
+def _check_skeleton(skeleton: Any, arrays: int) -> None:
+    budget = MAX_NODES
+    seen = [False] * arrays
+    stack: list[tuple[Any, int]] = [(skeleton, 0)]
+    while stack:
+        node, depth = stack.pop()
+        budget -= 1
+        if budget < 0 or depth > MAX_DEPTH:
+            raise WireError("layout", "skeleton too large or too deep")
+        if isinstance(node, dict):
+            index = node.get(ARRAY)
+            if index is not None:
+                if len(node) != 1 or type(index) is not int or not 0 <= index < arrays or seen[index]:
+                    raise WireError("layout", "skeleton names an array that is not there")
+                seen[index] = True
+            else:
+                stack.extend((value, depth + 1) for value in node.values())
+        elif isinstance(node, list | tuple):
+            stack.extend((value, depth + 1) for value in node)
+        elif not (node is None or isinstance(node, bool | int | float | str)):
+            raise WireError("layout", "skeleton holds something that is not plain")
+    if not all(seen):
+        raise WireError("layout", "an array has no place in the skeleton")
+
+
+def fill(layout: Layout, leaves: list[np.ndarray[Any, Any] | BFloat16], buffer: memoryview) -> None:
+    """Copy the arrays to their places in `buffer` (of `layout.size` bytes)."""
+    for (dtype, shape, offset, _), leaf in zip(layout.entries, leaves, strict=True):
+        source = leaf.bits if isinstance(leaf, BFloat16) else leaf
+        target = np.ndarray(shape, dtype, buffer, offset)
+        np.copyto(target, source, casting="no")
+
+
+def pack(tree: Tree) -> tuple[Layout, memoryview]:
+    """A tree as its layout and a payload in a fresh buffer, which nobody else holds."""
+    skeleton, leaves = flatten(tree)
+    layout = layout_of(skeleton, leaves)
+    buffer = memoryview(np.empty(layout.size, np.uint8).data).cast("B")
+    fill(layout, leaves, buffer)
+    return layout, buffer
+
+
+def unpack(layout: Layout, payload: memoryview | bytes) -> Tree:
+    """The tree, its arrays read-only views of `payload`. WireError when the sizes differ."""
+    view = memoryview(payload).toreadonly()
+    if view.nbytes != layout.size:
+        raise WireError("size", f"payload of {view.nbytes} bytes, layout of {layout.size}")
+    arrays: list[Any] = []
+    for dtype, shape, offset, brain in layout.entries:
+        array = np.ndarray(shape, dtype, view, offset)
+        arrays.append(BFloat16(array) if brain else array)
+
+    def build(node: Any) -> Tree:
+        if isinstance(node, dict):
+            if ARRAY in node:
+                return arrays[node[ARRAY]]
+            return {key: build(value) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [build(value) for value in node]
+        return node
+
+    return build(layout.plain[0])
+
+
+def to_bytes(tree: Tree) -> bytes:
+    """A tree as one self-describing text of bytes (the form of a checkpoint)."""
+    layout, payload = pack(tree)
+    head: bytes = msgpack.packb(layout.plain)
+    start = _padded(16 + len(head))
+    return b"".join(
+        (b"HEADRACE", len(head).to_bytes(8, "little"), head, b"\0" * (start - 16 - len(head)), payload),
+    )
+
+
+def from_bytes(content: bytes | memoryview) -> Tree:
+    """The tree of `to_bytes`. WireError when it is damaged."""
+    view = memoryview(content)
+    if view.nbytes < 16 or bytes(view[:8]) != b"HEADRACE":
+        raise WireError("checkpoint", "does not begin as a checkpoint does")
+    length = int.from_bytes(view[8:16], "little")
+    if 16 + length > view.nbytes:
+        raise WireError("checkpoint", "shorter than it says")
+    try:
+        plain = msgpack.unpackb(view[16 : 16 + length], use_list=True, strict_map_key=True)
+    except ValueError as error:
+        raise WireError("checkpoint", "its head cannot be read") from error
+    return unpack(read_layout(plain), view[_padded(16 + length) :])

@@ -1,0 +1,285 @@
+"""A hub's decisions, without sockets: what to believe of each spoke, and what to say to whom.
+
+Pure: messages and times come in, deliveries for the role and names to pulse come out. Invariant: what a spoke reads in
+its counters is a fact about what this hub received, and never runs ahead of what the role settled or made durable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker import messages as m
+from broker.arrays import Layout, Tree, read_layout, unpack
+from broker.catchup import CatchUp
+from broker.credit import Settlement
+from broker.delivery import Fact, Inbox
+from broker.errors import WireError
+from broker.liveness import Event, Liveness
+from broker.names import ALL
+from broker.wire import Envelope
+
+PULSE_EVERY = 0.25
+PULSE_APART = 0.002
+MAX_LAYOUTS = 64
+MAX_NAMES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """One fragment, checked, in order; it must be settled in the end."""
+
+    source: str
+    incarnation: str
+    sequence: int
+    version: tuple[int, int]
+    crc: int
+    steps: int
+    arrays: Tree
+    task: str | None = None
+    note: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FactsArrived:
+    """Facts in order, each new; to be made durable and then acknowledged."""
+
+    source: str
+    incarnation: str
+    first: int
+    items: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Any other message of a spoke."""
+
+    source: str
+    incarnation: str
+    message: Any
+    payload: bytes | memoryview = b""
+
+
+Delivery = Arrived | FactsArrived | Said | Event
+
+
+@dataclass(slots=True)
+class _Spoke:
+    """What the hub holds of the incarnation that has a name."""
+
+    incarnation: str
+    settlement: Settlement = field(default_factory=Settlement)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    offer: tuple[int, int, str] = (0, 0, "none")
+
+
+class HubState:
+    """The state of one hub incarnation. Not locked: its shell sees to that."""
+
+    def __init__(self, incarnation: str, liveness: Liveness | None = None) -> None:
+        self.incarnation = incarnation
+        self.liveness = liveness or Liveness()
+        self.catch_up = CatchUp()
+        self.phase: m.PhaseName = "starting"
+        self.reason = ""
+        self.version: tuple[int, int] | None = None
+        self.crc = 0
+        self.dropped: Counter[str] = Counter()
+        """Believed messages that were of no use, by reason (another incarnation's, replayed, unannounced ...)."""
+        self.spokes: dict[str, _Spoke] = {}
+        self._inboxes: dict[tuple[str, str], Inbox] = {}
+        self._last_sequences: dict[tuple[str, str], int] = {}
+        self._changed: set[str] = set()
+        self._changed_all = True
+        self._pulsed_at = -PULSE_EVERY
+        self._rested_at = -PULSE_EVERY
+
+    # --- what spokes say -------------------------------------------------------------------------------------------
+
+    def handle(self, envelope: Envelope, now: float) -> list[Delivery]:
+        """One believed message. Returns what the role is to see. WireError for one that turns out false."""
+        name, incarnation, message = envelope.sender, envelope.incarnation, envelope.message
+        hello = isinstance(message, m.Hello)
+        if hello and name not in self.spokes and len(self.spokes) >= MAX_NAMES:
+            raise WireError("crowded", f"{MAX_NAMES} names already")
+        events: list[Delivery] = list(self.liveness.heard(name, incarnation, now, hello=hello))
+        if not self.liveness.holds(name, incarnation):
+            self._changed.add(name)  # an older one learns from the pulse that it was superseded
+            if not isinstance(message, m.Facts):
+                self.dropped["superseded" if name in self.spokes else "unannounced"] += 1
+                return events
+        spoke = self.spokes.get(name)
+        if hello and self.liveness.holds(name, incarnation) and (spoke is None or spoke.incarnation != incarnation):
+            spoke = self.spokes[name] = _Spoke(incarnation)
+        if isinstance(message, m.Facts):
+            return events + self._facts(name, incarnation, message)
+        assert spoke is not None  # the holder of a name has said Hello
+        match message:
+            case m.Hello():
+                if message.hub == self.incarnation and message.blocked:
+                    spoke.settlement.sent_through(message.sent_through)
+                self.catch_up.hello(name, message.version)
+                self._changed.add(name)
+            case m.Fragments():
+                return events + self._fragments(name, spoke, message, envelope)
+            case m.Farewell():
+                events += self.liveness.farewell(name, incarnation)
+                self.catch_up.forget(name)
+                self._changed.add(name)
+            case _:
+                pass
+        return [*events, Said(name, incarnation, message, envelope.payload)]
+
+    def _fragments(self, name: str, spoke: _Spoke, message: m.Fragments, envelope: Envelope) -> list[Delivery]:
+        if message.hub != self.incarnation:
+            self.dropped["another hub"] += len(message.items)
+            return []
+        if message.define is not None and message.layout not in spoke.layouts:
+            layout = read_layout(message.define)
+            if layout.digest != message.layout:
+                raise WireError("layout", "the layout is not the one that it is named")
+            if len(spoke.layouts) >= MAX_LAYOUTS:
+                spoke.layouts.pop(next(iter(spoke.layouts)))
+            spoke.layouts[message.layout] = layout
+            self._changed.add(name)
+        known = spoke.layouts.get(message.layout)
+        view = memoryview(envelope.payload)
+        if known is not None and view.nbytes != known.size * len(message.items):
+            raise WireError("size", f"{len(message.items)} fragments of {known.size} bytes in {view.nbytes}")
+        arrived: list[Delivery] = []
+        for index, item in enumerate(message.items):
+            if not spoke.settlement.arrive(item.sequence):
+                self.dropped["replayed"] += 1
+            elif known is None:
+                self.dropped["unknown layout"] += 1
+                spoke.settlement.leave(item.sequence)
+                self._changed.add(name)
+            else:
+                arrays = unpack(known, view[index * known.size : (index + 1) * known.size])
+                arrived.append(
+                    Arrived(
+                        name,
+                        envelope.incarnation,
+                        item.sequence,
+                        item.version,
+                        item.crc,
+                        item.steps,
+                        arrays,
+                        item.task,
+                        item.note,
+                    )
+                )
+        return arrived
+
+    def _facts(self, name: str, incarnation: str, message: m.Facts) -> list[Delivery]:
+        inbox = self._inbox(name, incarnation)
+        first, items = inbox.accept(message.first, message.items)
+        self._changed.add(name)
+        return [FactsArrived(name, incarnation, first, items)] if items else []
+
+    def _inbox(self, name: str, incarnation: str) -> Inbox:
+        key = (name, incarnation)
+        if key not in self._inboxes:
+            self._inboxes[key] = Inbox(self._last_sequences.get(key, 0))
+        return self._inboxes[key]
+
+    # --- what the role says ----------------------------------------------------------------------------------------
+
+    def remember(self, last_sequences: dict[tuple[str, str], int]) -> None:
+        """What the ledger already has of each (source, incarnation). Before the first message only."""
+        self._last_sequences = dict(last_sequences)
+
+    def settle(self, source: str, incarnation: str, sequence: int) -> None:
+        """All fragments of this source up to `sequence` have left the queue."""
+        spoke = self.spokes.get(source)
+        if spoke is not None and spoke.incarnation == incarnation:
+            spoke.settlement.leave(sequence)
+            self._changed.add(source)
+
+    def durable(self, source: str, incarnation: str, sequence: int) -> None:
+        """All facts of this source up to `sequence` are on disk."""
+        self._inbox(source, incarnation).commit(sequence)
+        self._changed.add(source)
+
+    def undo(self) -> None:
+        """Nothing that was received since the last commit could be written: ask for it again."""
+        for (name, _), inbox in self._inboxes.items():
+            if inbox.received != inbox.durable:
+                inbox.rollback()
+                self._changed.add(name)
+
+    def offer(self, name: str, offer: int, chunks: int, state: str) -> None:
+        """How far a checkpoint offer has come."""
+        spoke = self.spokes.get(name)
+        if spoke is not None:
+            spoke.offer = (offer, chunks, state)
+            self._changed.add(name)
+
+    def set_phase(self, phase: m.PhaseName, reason: str = "") -> None:
+        """The phase of the run, as this hub knows it."""
+        if (phase, reason) != (self.phase, self.reason):
+            self.phase, self.reason = phase, reason
+            self._changed_all = True
+
+    def set_version(self, version: tuple[int, int], crc: int) -> None:
+        """A version was published to all."""
+        self.version, self.crc = version, crc
+        self.catch_up.published(version)
+        self._changed_all = True
+
+    def lost(self) -> int:
+        """Fragments counted as lost, over all spokes that hold a name."""
+        return sum(spoke.settlement.lost for spoke in self.spokes.values())
+
+    @property
+    def duplicates(self) -> int:
+        """Facts that came twice and were stored once."""
+        return sum(inbox.duplicates for inbox in self._inboxes.values())
+
+    # --- the pulse -------------------------------------------------------------------------------------------------
+
+    def pulse_due(self) -> float:
+        """When the next pulse is due."""
+        rest = self._rested_at + PULSE_EVERY
+        if self._changed or self._changed_all:
+            return min(rest, self._pulsed_at + PULSE_APART)
+        return rest
+
+    def pulses(self, now: float) -> list[tuple[str, m.Pulse]]:
+        """The pulses to send now, by recipient; empty when none is due."""
+        if now < self.pulse_due():
+            return []
+        resting = now >= self._rested_at + PULSE_EVERY
+        names = (
+            {n for n, p in self.liveness.peers.items() if p.state in ("alive", "suspect")} | self._changed
+            if resting
+            else self._changed
+        )
+        out = [(ALL, self._pulse(None))] if resting or self._changed_all else []
+        out += [(name, self._pulse(self._counters(name))) for name in sorted(names) if name in self.spokes]
+        self._changed, self._changed_all, self._pulsed_at = set(), False, now
+        if resting:
+            self._rested_at = now
+        return out
+
+    def _pulse(self, counters: m.SpokeCounters | None) -> m.Pulse:
+        return m.Pulse(phase=self.phase, reason=self.reason, version=self.version, crc=self.crc, spoke=counters)
+
+    def _counters(self, name: str) -> m.SpokeCounters:
+        spoke = self.spokes[name]
+        inbox = self._inboxes.get((name, spoke.incarnation))
+        if inbox is None and (name, spoke.incarnation) in self._last_sequences:
+            inbox = self._inbox(name, spoke.incarnation)
+        offer, chunks, state = spoke.offer
+        return m.SpokeCounters(
+            incarnation=spoke.incarnation,
+            settled=spoke.settlement.settled,
+            received=inbox.received if inbox else 0,
+            durable=inbox.durable if inbox else 0,
+            layouts=tuple(spoke.layouts),
+            offer=offer,
+            chunks=chunks,
+            offer_state=state,  # type: ignore[arg-type]
+            lost=spoke.settlement.lost,
+        )

@@ -1,0 +1,90 @@
+"""Who is alive: a pure fold of what was heard and when.
+
+States: alive → suspect (silent for `suspect_after`) → lost (silent for `lost_after`) → returned (heard again, which is
+alive for all that follows); `left` after a Farewell. Invariant: of one name only the newest incarnation counts, and an
+older one is never heard again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["alive", "suspect", "lost", "left"]
+Change = Literal["alive", "suspect", "lost", "returned", "left", "superseded"]
+
+SUSPECT_AFTER = 3.0
+LOST_AFTER = 10.0
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known of one name."""
+
+    incarnation: str
+    heard: float
+    state: State = "alive"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change in the life of a name. `incarnation` is the one that it happened to."""
+
+    name: str
+    incarnation: str
+    change: Change
+
+
+class Liveness:
+    """The names that have spoken, and which of them still do. Times are monotonic seconds given by the caller."""
+
+    def __init__(self, suspect_after: float = SUSPECT_AFTER, lost_after: float = LOST_AFTER) -> None:
+        if not 0 < suspect_after < lost_after:
+            raise ValueError("liveness needs 0 < suspect_after < lost_after")
+        self.suspect_after = suspect_after
+        self.lost_after = lost_after
+        self.peers: dict[str, Peer] = {}
+
+    def heard(self, name: str, incarnation: str, now: float, *, hello: bool) -> list[Event]:
+        """A frame of `name` arrived. Only a Hello introduces an incarnation or replaces an older one."""
+        peer = self.peers.get(name)
+        if peer is None or incarnation > peer.incarnation:
+            if not hello:
+                return []
+            events = [] if peer is None else [Event(name, peer.incarnation, "superseded")]
+            self.peers[name] = Peer(incarnation, now)
+            return [*events, Event(name, incarnation, "alive")]
+        if incarnation < peer.incarnation:
+            return []
+        peer.heard = max(peer.heard, now)
+        if peer.state == "alive":
+            return []
+        if peer.state == "left" and not hello:
+            return []
+        was, peer.state = peer.state, "alive"
+        return [] if was == "suspect" else [Event(name, incarnation, "returned")]
+
+    def holds(self, name: str, incarnation: str) -> bool:
+        """Whether this incarnation is the one that holds the name."""
+        peer = self.peers.get(name)
+        return peer is not None and peer.incarnation == incarnation
+
+    def farewell(self, name: str, incarnation: str) -> list[Event]:
+        """The name said that it is done."""
+        if not self.holds(name, incarnation) or self.peers[name].state == "left":
+            return []
+        self.peers[name].state = "left"
+        return [Event(name, incarnation, "left")]
+
+    def tick(self, now: float) -> list[Event]:
+        """Those whose silence has become too long."""
+        events = []
+        for name, peer in self.peers.items():
+            silence = now - peer.heard
+            if peer.state in ("alive", "suspect") and silence >= self.lost_after:
+                peer.state = "lost"
+                events.append(Event(name, peer.incarnation, "lost"))
+            elif peer.state == "alive" and silence >= self.suspect_after:
+                peer.state = "suspect"
+                events.append(Event(name, peer.incarnation, "suspect"))
+        return events

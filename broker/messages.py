@@ -1,0 +1,267 @@
+"""Every message that may pass between two processes, as one closed union.
+
+Invariant: what is not one of these models, field for field, is not a message. The models are strict (no coercion),
+frozen and closed (an unknown field is an error), and every text, list and number has a bound, so that a header that
+validates is safe to act upon. Payload bytes are not here: a header only describes them (see `broker.arrays`).
+
+`docs/protocol.md` says in prose what each message means and who may send it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Address = Annotated[str, Field(max_length=256)]
+Text = Annotated[str, Field(max_length=4096)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""Start time in ns (16 hex digits) and 64 random bits (16 hex digits): sorts by start time."""
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Version = tuple[Count, Count]
+"""(life, number), compared in that order."""
+RoleKind = Literal["launcher", "tracker", "learner", "actor", "dashboard"]
+PhaseName = Literal["starting", "running", "stopping", "ended"]
+
+
+class Message(BaseModel):
+    """What all messages share: closed, frozen, strict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="null")
+
+
+# --- spoke to hub --------------------------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """I am here. Repeated every second as a heartbeat, at once when the sender is behind or blocked."""
+
+    kind: Literal["hello"] = "hello"
+    role: RoleKind
+    pid: Count
+    host: Annotated[str, Field(max_length=255)] = ""
+    address: Address | None = None
+    """Where a hub of the sender can be reached (learners)."""
+    policy: Name | None = None
+    hub: Incarnation | None = None
+    """The hub incarnation that the sender believes in; its sequence counts for that incarnation only."""
+    sent_through: Count = 0
+    """The highest fragment sequence that left the sender on this socket, for `hub`."""
+    blocked: bool = False
+    """The window has been shut for a second: settle what is missing up to `sent_through` as lost."""
+    version: Version | None = None
+    """The newest version applied."""
+
+
+class FragmentItem(Message):
+    """One fragment of a batch: its place in the stream and what it was made with."""
+
+    sequence: Annotated[int, Field(ge=1, lt=2**63)]
+    version: Version
+    crc: Count
+    """Checksum of the parameters it was made with."""
+    steps: Count
+    """Agent steps in it."""
+    task: Annotated[str, Field(max_length=256)] | None = None
+    note: dict[str, Any] | None = None
+    """A small plain mapping of the rollout's own (checked for size with the header)."""
+
+
+class Fragments(Message):
+    """A batch of fragments of one layout; the payload is their arrays, one fragment after another."""
+
+    kind: Literal["fragments"] = "fragments"
+    hub: Incarnation
+    layout: Digest
+    define: Any = None
+    """The layout itself, until the hub's pulse names `layout` among those it knows."""
+    items: Annotated[tuple[FragmentItem, ...], Field(min_length=1, max_length=4096)]
+
+
+class Facts(Message):
+    """Consecutive facts of one source, numbered from `first`."""
+
+    kind: Literal["facts"] = "facts"
+    first: Annotated[int, Field(ge=1, lt=2**63)]
+    items: Annotated[tuple[tuple[Count, Name, Annotated[str, Field(max_length=262_144)]], ...], Field(max_length=4096)]
+    """(time in ns, kind, body as JSON text)"""
+
+
+class Status(Message):
+    """What a role does just now: ephemeral, folded into the standings, not kept."""
+
+    kind: Literal["status"] = "status"
+    doing: Annotated[str, Field(max_length=200)] = ""
+    waits: Annotated[tuple[tuple[Name, Annotated[str, Field(max_length=100)], float], ...], Field(max_length=64)] = ()
+    """(for whom, for what, since how many seconds)"""
+    rates: dict[Name, float | int | None] = {}
+    """Gauges and rates by name, e.g. `queue`, `credit`, `cpu`, `rss_mb`."""
+
+
+class TaskRequest(Message):
+    """Give me tasks. Idempotent: the same `request` of the same incarnation is answered with the same assignment."""
+
+    kind: Literal["task_request"] = "task_request"
+    request: Annotated[int, Field(ge=1, lt=2**63)]
+    count: Annotated[int, Field(ge=1, le=1024)]
+    policy: Name | None = None
+
+
+class CheckpointOffer(Message):
+    """A checkpoint of `size` bytes that the tracker may fetch in chunks; a newer offer replaces it."""
+
+    kind: Literal["checkpoint_offer"] = "checkpoint_offer"
+    offer: Annotated[int, Field(ge=1, lt=2**63)]
+    policy: Name
+    version: Version
+    size: Annotated[int, Field(ge=1, lt=2**40)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    score: float | None = None
+    """What `best` is judged by (a mean return), where there is one; greater is better."""
+
+
+class Chunk(Message):
+    """One chunk of a checkpoint, up (offer) or down (restore); the payload is its bytes, at most 1 MiB."""
+
+    kind: Literal["chunk"] = "chunk"
+    offer: Count
+    """The offer's number on the way up, the ledger position of the checkpoint on the way down."""
+    index: Count
+    crc: Count
+
+
+class RestoreRequest(Message):
+    """A learner asks where to resume: `index` None asks for the RestorePoint, a number for that chunk of `position`."""
+
+    kind: Literal["restore_request"] = "restore_request"
+    policy: Name
+    position: Count | None = None
+    index: Count | None = None
+
+
+class Farewell(Message):
+    """The sender is done and has nothing unacknowledged."""
+
+    kind: Literal["farewell"] = "farewell"
+    reason: Text = ""
+    sent_through: Count = 0
+
+
+# --- hub to spoke --------------------------------------------------------------------------------------------------
+
+
+class SpokeCounters(Message):
+    """What the hub has of one spoke: the whole of its flow control."""
+
+    incarnation: Incarnation
+    """The incarnation that holds the name; an older one reads here that it was superseded."""
+    settled: Count = 0
+    """Highest fragment sequence that has left the learner's queue."""
+    received: Count = 0
+    """Highest fact sequence received in order."""
+    durable: Count = 0
+    """Highest fact sequence synced to disk."""
+    layouts: Annotated[tuple[Digest, ...], Field(max_length=256)] = ()
+    """Layouts of this spoke that the hub knows."""
+    offer: Count = 0
+    """The checkpoint offer being fetched."""
+    chunks: Count = 0
+    """Chunks of it received in order."""
+    offer_state: Literal["none", "fetching", "durable", "refused"] = "none"
+    lost: Count = 0
+    """Fragments of this spoke settled as lost."""
+
+
+class Pulse(Message):
+    """The one control message that a hub repeats: liveness, phase, version; to a spoke's own topic its counters too."""
+
+    kind: Literal["pulse"] = "pulse"
+    phase: PhaseName
+    reason: Text = ""
+    version: Version | None = None
+    crc: Count = 0
+    spoke: SpokeCounters | None = None
+
+
+class Parameters(Message):
+    """One version of a policy; the payload is its tree of arrays (`broker.arrays`)."""
+
+    kind: Literal["parameters"] = "parameters"
+    policy: Name
+    version: Version
+    crc: Count
+    """crc32 of the payload, checked before the version is applied."""
+    layout: Any
+    """The tree's skeleton and the arrays' dtypes and shapes."""
+
+
+class DirectoryEntry(Message):
+    """Where one hub is."""
+
+    name: Name
+    role: RoleKind
+    policy: Name | None = None
+    address: Address
+    incarnation: Incarnation
+
+
+class Directory(Message):
+    """Every hub of the run, published on each change and to each newcomer."""
+
+    kind: Literal["directory"] = "directory"
+    entries: Annotated[tuple[DirectoryEntry, ...], Field(max_length=4096)]
+
+
+class LeasedTask(Message):
+    """One task, leased until the deadline."""
+
+    task: Annotated[str, Field(max_length=256)]
+    policy: Name | None = None
+    body: Annotated[str, Field(max_length=262_144)]
+    """JSON text, as its minter wrote it."""
+
+
+class Assignment(Message):
+    """The answer to the TaskRequest with the same number; empty when there is no work just now."""
+
+    kind: Literal["assignment"] = "assignment"
+    incarnation: Incarnation
+    request: Annotated[int, Field(ge=1, lt=2**63)]
+    seconds: float
+    """The lease's length from now."""
+    tasks: Annotated[tuple[LeasedTask, ...], Field(max_length=1024)]
+
+
+class RestorePoint(Message):
+    """Where a learner begins: its life, and the checkpoint to fetch (position 0: none, begin afresh)."""
+
+    kind: Literal["restore_point"] = "restore_point"
+    policy: Name
+    incarnation: Incarnation
+    life: Count
+    position: Count = 0
+    version: Version | None = None
+    size: Count = 0
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    skipped: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    """Checkpoints that were found damaged, and why."""
+
+
+class Standings(Message):
+    """What the run looks like now; the payload is JSON (see `tracker.standings`). Topic `standings`."""
+
+    kind: Literal["standings"] = "standings"
+
+
+ToHub = Annotated[
+    Hello | Fragments | Facts | Status | TaskRequest | CheckpointOffer | Chunk | RestoreRequest | Farewell,
+    Field(discriminator="kind"),
+]
+ToSpoke = Annotated[
+    Pulse | Parameters | Directory | Assignment | RestorePoint | Chunk | Standings, Field(discriminator="kind")
+]
+
+to_hub: TypeAdapter[Any] = TypeAdapter(ToHub)
+to_spoke: TypeAdapter[Any] = TypeAdapter(ToSpoke)

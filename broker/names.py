@@ -1,0 +1,41 @@
+"""Names, topics and incarnations.
+
+Invariant: a topic ends with a zero byte, so that a subscription to `actor-1` never matches `actor-10`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from broker.errors import RequestError
+
+ALL = "all"
+STANDINGS = "standings"
+RESERVED = frozenset({ALL, STANDINGS})
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """The name itself, if it may stand in a topic; RequestError says what is allowed otherwise."""
+    if not _NAME.fullmatch(name):
+        raise RequestError(f"{what} {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ . -")
+    if name in RESERVED:
+        raise RequestError(f"{what} {name!r} is reserved; choose another")
+    return name
+
+
+def topic(name: str) -> bytes:
+    """The topic that reaches exactly the spoke of this name (or `all`, `standings`)."""
+    return name.encode("ascii") + b"\0"
+
+
+def new_incarnation() -> str:
+    """32 hex digits: the start time in ns and 64 random bits. Later incarnations compare greater."""
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
+
+
+def new_token() -> str:
+    """A run token: 128 random bits as 32 hex digits."""
+    return secrets.token_hex(16)

@@ -1,0 +1,183 @@
+"""A spoke towards a learner: fragments up with credit, versions down.
+
+Invariants: at most `window` fragments are made and not settled; versions never go backwards; a version is given to the
+role only after its crc was found right.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from broker import messages as m
+from broker.arrays import Layout, Tree, pack, read_layout, unpack
+from broker.credit import SendWindow
+from broker.errors import WireError
+from broker.reactor import Reactor
+from broker.spoke import Spoke
+from broker.wire import Envelope, Identity, Payload
+
+BATCH = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """One version of a policy as it was published. The arrays are read-only views of what arrived."""
+
+    version: tuple[int, int]
+    crc: int
+    tree: Tree
+
+
+@dataclass(slots=True)
+class _Waiting:
+    layout: Layout
+    payload: memoryview
+    fields: dict[str, Any]
+
+
+class PolicySpoke(Spoke):
+    """An actor's side of one policy. `window` is in fragments."""
+
+    def __init__(
+        self, reactor: Reactor, identity: Identity, hub: str, address: str, *, window: int, policy: str, queue: int = 8
+    ) -> None:
+        self.policy = policy
+        self.dropped = 0
+        """Fragments that were made and will never be settled: the hub was gone, or its incarnation changed."""
+        self._window = SendWindow(window)
+        self._fragments: deque[_Waiting] = deque()
+        self._known: frozenset[str] = frozenset()
+        self._newest: Versioned | None = None
+        self._asked: tuple[int, int] | None = None
+        super().__init__(reactor, identity, "actor", hub, address, policy=policy, queue=queue)
+
+    # --- on the role's thread --------------------------------------------------------------------------------------
+
+    @property
+    def open_for_more(self) -> bool:
+        """Whether there is credit for one more fragment."""
+        return self._window.open(len(self._fragments))
+
+    @property
+    def credit(self) -> int:
+        """Fragments that may still be made now."""
+        return max(0, self._window.window - len(self._fragments) - self._window.unsettled)
+
+    def wait_for_credit(self, timeout: float) -> bool:
+        """Wait until one more fragment may be made, at most `timeout` seconds."""
+        with self._lock:
+            return self._news.wait_for(lambda: self.open_for_more or self.superseded, timeout) and self.open_for_more
+
+    def send_fragment(
+        self,
+        arrays: dict[str, Any],
+        *,
+        version: tuple[int, int],
+        crc: int,
+        steps: int,
+        task: str | None = None,
+        note: dict[str, Any] | None = None,
+    ) -> bool:
+        """Send a copy of the arrays as one fragment. False, and counted as dropped, if there is no credit for it."""
+        if not self.open_for_more:
+            self.dropped += 1
+            return False
+        layout, payload = pack(arrays)
+        fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
+        if task is not None:
+            fields["task"] = task
+        if note is not None:
+            fields["note"] = note
+        with self._lock:
+            self._fragments.append(_Waiting(layout, payload, fields))
+        self._reactor.wake()
+        return True
+
+    def drop(self) -> None:
+        """Count a fragment that could not even be offered."""
+        self.dropped += 1
+
+    def newest(self, after: tuple[int, int] | None = None) -> Versioned | None:
+        """The newest version, if it is newer than `after`. Costs nothing when it is not."""
+        newest = self._newest
+        if newest is None or (after is not None and newest.version <= after):
+            return None
+        return newest
+
+    def wait_for_version(self, timeout: float) -> Versioned | None:
+        """The newest version as soon as there is one."""
+        with self._lock:
+            self._news.wait_for(lambda: self._newest is not None or self.superseded, timeout)
+        return self._newest
+
+    def flushed(self, timeout: float) -> bool:
+        """Wait until all that was sent is settled."""
+        with self._lock:
+            return self._news.wait_for(lambda: not self._fragments and self._window.unsettled == 0, timeout)
+
+    # --- on the reactor's thread -----------------------------------------------------------------------------------
+
+    def _version(self) -> tuple[int, int] | None:
+        return self._newest.version if self._newest is not None else None
+
+    def _on_new_hub(self, incarnation: str) -> None:
+        self.dropped += self._window.on_hub(incarnation)
+        self._known = frozenset()
+        self._asked = None
+
+    def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:
+        if counters is not None and self.incarnation is not None:
+            self._known = frozenset(counters.layouts)
+            self._window.on_settled(self.incarnation, counters.settled)
+        mine = self._version()
+        if pulse.version is not None and (mine is None or mine < pulse.version):
+            self._next_hello = min(self._next_hello, now)  # behind: ask, once a pulse
+
+    def _on_message(self, envelope: Envelope, now: float) -> None:
+        message = envelope.message
+        if not isinstance(message, m.Parameters):
+            return
+        if message.policy != self.policy:
+            raise WireError("misdirected", f"parameters of {message.policy!r}")
+        mine = self._version()
+        if mine is not None and message.version <= mine:
+            return
+        if zlib.crc32(envelope.payload) != message.crc:
+            raise WireError("checksum", f"parameters {message.version}")
+        tree = unpack(read_layout(message.layout), envelope.payload)
+        self._newest = Versioned(message.version, message.crc, tree)
+
+    def _flow(self, now: float) -> float:
+        if self._window.blocked(now):
+            hello = self._hello_message(blocked=True, sent_through=self._window.sequence)
+            self._push_message(hello, None)
+        while self._fragments:
+            if not self._push_batch():
+                return now + 0.002
+        return time.monotonic() + 0.25
+
+    def _push_batch(self) -> bool:
+        first = self._fragments[0].layout
+        batch: list[_Waiting] = []
+        size = 0
+        for waiting in self._fragments:
+            size += waiting.layout.size
+            if batch and (waiting.layout.digest != first.digest or size > BATCH):
+                break
+            batch.append(waiting)
+        items = [{"sequence": self._window.take(), **waiting.fields} for waiting in batch]
+        fields: dict[str, Any] = {"hub": self.incarnation, "layout": first.digest, "items": items}
+        if first.digest not in self._known:
+            fields["define"] = first.plain
+        header = self._codec.encode_fields("fragments", fields, self.hub_name)
+        payload: Payload = batch[0].payload if len(batch) == 1 else b"".join(w.payload for w in batch)
+        for _ in batch:
+            self._fragments.popleft()
+        if not self._push_parts((header, payload)):
+            self._stuck = (header, payload)
+            return False
+        return True

@@ -121,10 +121,15 @@ def read_layout(plain: Any) -> Layout:
         dtype = DTYPES[name]
         entries.append((dtype, tuple(shape), offset, name == "bfloat16"))
         offset += _padded(math.prod(shape) * dtype.itemsize)
-        if offset > 2**40:
+        # an axis of 0 makes the array empty, but numpy still multiplies the others
+        if offset > 2**40 or math.prod(n or 1 for n in shape) > 2**40:
             raise WireError("shape", "larger than any payload")
     _check_skeleton(plain[0], len(entries))
-    digest = hashlib.blake2b(msgpack.packb(plain), digest_size=16).hexdigest()
+    try:
+        packed = msgpack.packb(plain)
+    except (ValueError, OverflowError) as error:
+        raise WireError("layout", f"a plain value cannot travel: {error}"[:200]) from error
+    digest = hashlib.blake2b(packed, digest_size=16).hexdigest()
     return Layout(plain, digest, tuple(entries), offset)
 
 
@@ -138,13 +143,15 @@ def _check_skeleton(skeleton: Any, arrays: int) -> None:
         if budget < 0 or depth > MAX_DEPTH:
             raise WireError("layout", "skeleton too large or too deep")
         if isinstance(node, dict):
-            index = node.get(ARRAY)
-            if index is not None:
+            if ARRAY in node:
+                index = node[ARRAY]
                 if len(node) != 1 or type(index) is not int or not 0 <= index < arrays or seen[index]:
                     raise WireError("layout", "skeleton names an array that is not there")
                 seen[index] = True
-            else:
-                stack.extend((value, depth + 1) for value in node.values())
+                continue
+            if any(not isinstance(key, str) or key.startswith("\0") for key in node):
+                raise WireError("layout", "a key is not text, or begins with a zero byte")
+            stack.extend((value, depth + 1) for value in node.values())
         elif isinstance(node, list | tuple):
             stack.extend((value, depth + 1) for value in node)
         elif not (node is None or isinstance(node, bool | int | float | str)):

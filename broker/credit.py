@@ -97,6 +97,13 @@ class Settlement:
             self.settled = self._queue.popleft()
         self._settle_gone()
 
+    def refuse(self, sequence: int) -> None:
+        """The newest to arrive cannot be used: it leaves at once, and what is queued before it stays queued."""
+        if self._queue and self._queue[-1] == sequence:
+            self._queue.pop()
+        self._gone_through = max(self._gone_through, sequence)
+        self._settle_gone()
+
     def sent_through(self, sequence: int) -> None:
         """The source's Hello, behind all that it sent: what is missing up to `sequence` will never come."""
         if sequence > self.received:

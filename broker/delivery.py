@@ -53,6 +53,8 @@ def fact_of(kind: str, body: Mapping[str, Any], time_ns: int) -> Fact:
     if not isinstance(body, Mapping):
         raise TypeError(f"a fact's body is a mapping, not {type(body).__name__}")
     text = body_text(body)
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no UTF-8, and would never leave
     if len(text) > MAX_BODY:
         raise ValueError(f"the body of a {kind!r} fact has {len(text)} characters; at most {MAX_BODY}")
     return time_ns, kind, text
@@ -82,6 +84,11 @@ class Outbox:
     def last(self) -> int:
         """The sequence of the newest fact."""
         return self.durable + len(self._facts)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether there is something to send to a hub that was heard."""
+        return self.hub is not None and self._sent < self.last
 
     def add(self, fact: Fact) -> int:
         """Number and keep a fact."""

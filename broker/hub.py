@@ -18,7 +18,7 @@ import zmq
 from broker import addresses
 from broker import messages as m
 from broker.arrays import Tree, pack
-from broker.errors import RequestError, WireError
+from broker.errors import RequestError, RunError, WireError
 from broker.hubstate import Delivery, HubState
 from broker.liveness import Liveness
 from broker.names import ALL, topic
@@ -101,7 +101,8 @@ class Hub:
         self._opened = threading.Event()
         self._refused: Exception | None = None
         reactor.add(self)
-        self._opened.wait(10)
+        if not self._opened.wait(10):
+            raise RunError(f"the hub at {address} was not opened: its reactor is closed or failed")
         if self._refused is not None:
             raise self._refused
 

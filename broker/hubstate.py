@@ -90,6 +90,9 @@ class HubState:
         self.spokes: dict[str, _Spoke] = {}
         self._inboxes: dict[tuple[str, str], Inbox] = {}
         self._last_sequences: dict[tuple[str, str], int] = {}
+        self._lost_before = 0
+        self._unsaid: list[Delivery] = []
+        """Liveness events that came with a message which turned out false."""
         self._changed: set[str] = set()
         self._changed_all = True
         self._pulsed_at = -PULSE_EVERY
@@ -103,7 +106,8 @@ class HubState:
         hello = isinstance(message, m.Hello)
         if hello and name not in self.spokes and len(self.spokes) >= MAX_NAMES:
             raise WireError("crowded", f"{MAX_NAMES} names already")
-        events: list[Delivery] = list(self.liveness.heard(name, incarnation, now, hello=hello))
+        events: list[Delivery] = [*self._unsaid, *self.liveness.heard(name, incarnation, now, hello=hello)]
+        self._unsaid = []
         if not self.liveness.holds(name, incarnation):
             self._changed.add(name)  # an older one learns from the pulse that it was superseded
             if not isinstance(message, m.Facts):
@@ -111,6 +115,7 @@ class HubState:
                 return events
         spoke = self.spokes.get(name)
         if hello and self.liveness.holds(name, incarnation) and (spoke is None or spoke.incarnation != incarnation):
+            self._lost_before += spoke.settlement.lost if spoke is not None else 0
             spoke = self.spokes[name] = _Spoke(incarnation)
         if isinstance(message, m.Facts):
             return events + self._facts(name, incarnation, message)
@@ -122,7 +127,11 @@ class HubState:
                 self.catch_up.hello(name, message.version)
                 self._changed.add(name)
             case m.Fragments():
-                return events + self._fragments(name, spoke, message, envelope)
+                try:
+                    return events + self._fragments(name, spoke, message, envelope)
+                except WireError:
+                    self._unsaid = events
+                    raise
             case m.Farewell():
                 events += self.liveness.farewell(name, incarnation)
                 self.catch_up.forget(name)
@@ -153,7 +162,7 @@ class HubState:
                 self.dropped["replayed"] += 1
             elif known is None:
                 self.dropped["unknown layout"] += 1
-                spoke.settlement.leave(item.sequence)
+                spoke.settlement.refuse(item.sequence)
                 self._changed.add(name)
             else:
                 arrays = unpack(known, view[index * known.size : (index + 1) * known.size])
@@ -229,8 +238,8 @@ class HubState:
         self._changed_all = True
 
     def lost(self) -> int:
-        """Fragments counted as lost, over all spokes that hold a name."""
-        return sum(spoke.settlement.lost for spoke in self.spokes.values())
+        """Fragments counted as lost, over all spokes and their incarnations; never falls."""
+        return self._lost_before + sum(spoke.settlement.lost for spoke in self.spokes.values())
 
     @property
     def duplicates(self) -> int:

@@ -245,6 +245,8 @@ class RestorePoint(Message):
     version: Version | None = None
     size: Count = 0
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    seen: Version | None = None
+    """The newest version that the ledger knows of: what lies between it and `version` is lost."""
     skipped: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     """Checkpoints that were found damaged, and why."""
 

@@ -97,9 +97,11 @@ class PolicySpoke(Spoke):
         self._reactor.wake()
         return True
 
-    def drop(self) -> None:
-        """Count a fragment that could not even be offered."""
-        self.dropped += 1
+    def take_dropped(self) -> int:
+        """Fragments dropped since this was last asked."""
+        with self._lock:
+            dropped, self.dropped = self.dropped, 0
+        return dropped
 
     def newest(self, after: tuple[int, int] | None = None) -> Versioned | None:
         """The newest version, if it is newer than `after`. Costs nothing when it is not."""

@@ -76,6 +76,7 @@ class Spoke:
         self._stuck: tuple[Payload, ...] | None = None
         self._redirect: str | None = None
         self._farewell_said = False
+        self._leaving = False
         reactor.add(self)
 
     # --- on the role's threads -------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ class Spoke:
         """Say that this role is done; True once it left the process."""
         with self._lock:
             self._messages.append((m.Farewell(reason=reason), None))
-            self._farewell_said = False
+            self._farewell_said, self._leaving = False, True
             self._reactor.wake()
             return self._news.wait_for(lambda: self._farewell_said, timeout)
 
@@ -206,6 +207,8 @@ class Spoke:
             return due
 
     def _hello(self, now: float) -> float:
+        if self._leaving and self._farewell_said:
+            return now + HEARTBEAT  # after the Farewell nothing is said: it would be taken for a return
         if now >= self._next_hello:
             self._push_message(self._hello_message(), None)
             early = now - self._born < 2.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from broker import messages as m
 from broker.delivery import Outbox, fact_of
-from broker.errors import DamagedCheckpoint, Superseded, Unreachable
+from broker.errors import DamagedCheckpoint, RunError, Superseded, Unreachable
 from broker.names import STANDINGS
 from broker.reactor import Reactor
 from broker.spoke import Spoke
@@ -72,6 +72,8 @@ class TrackerSpoke(Spoke):
                 while self._outbox.full:
                     if self.superseded:
                         raise Superseded(f"{self.identity.name} was superseded by a newer incarnation")
+                    if self._reactor.failure is not None:
+                        raise RunError(f"{self.identity.name}: its sockets failed: {self._reactor.failure!r}")
                     if deadline is not None and time.monotonic() >= deadline:
                         raise Unreachable(f"the tracker took no facts for {timeout:g} s")
                     self._news.wait(0.25)
@@ -220,8 +222,8 @@ class TrackerSpoke(Spoke):
         return min(due, self._flow_upload(now)) if self._upload is not None else due
 
     def _flow_facts(self, now: float) -> float:
-        if self._outbox.stalled(now):
-            self._gathering = now
+        if self._outbox.stalled(now) or (self._gathering is None and self._outbox.unsent):
+            self._gathering = now  # asked again, or a new incarnation of the tracker has less than was sent
         if self._gathering is None:
             return now + (0.25 if len(self._outbox) else 3600.0)
         if now < self._gathering and len(self._outbox) < COMPANY:

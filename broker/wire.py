@@ -11,6 +11,7 @@ recipient, every field and the sizes are right; everything else is a WireError w
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,11 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from broker.errors import WireError
 from broker.messages import Message, to_hub, to_spoke
+from broker.names import RESERVED
 
 PROTOCOL = 1
 MAX_HEADER = 8 * 1024 * 1024
 MAX_PAYLOAD = 1024 * 1024 * 1024
 WITH_PAYLOAD = frozenset({"fragments", "parameters", "chunk", "standings"})
+_SENDER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_INCARNATION = re.compile(r"[0-9a-f]{32}")
 _TOKEN_AT = 3  # after the array's head and the two bytes that begin a binary of 16
 
 Payload = bytes | memoryview
@@ -87,10 +91,12 @@ class Codec:
         if not isinstance(parts, tuple) or len(parts) != 7:
             raise WireError("malformed", "the header has not seven parts")
         _, protocol, sender, incarnation, recipient, kind, fields = parts
-        if protocol != PROTOCOL:
+        if type(protocol) is not int or protocol != PROTOCOL:
             raise WireError("protocol", f"version {str(protocol)[:20]}; this is version {PROTOCOL}")
-        if not isinstance(sender, str) or not isinstance(incarnation, str) or len(incarnation) != 32:
+        if not isinstance(sender, str) or not _SENDER.fullmatch(sender) or sender in RESERVED:
             raise WireError("malformed", "no sender")
+        if not isinstance(incarnation, str) or not _INCARNATION.fullmatch(incarnation):
+            raise WireError("malformed", "no incarnation")
         if recipient not in recipients:
             raise WireError("misdirected", f"for {str(recipient)[:64]!r}")
         if not isinstance(fields, dict):

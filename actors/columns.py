@@ -1,0 +1,102 @@
+"""One policy's rows of experience, filled step by step and sent as a fragment.
+
+Invariant: row t of every array belongs to the same transition; the columns are the policy's agents, one after another,
+each with all environments; row T of the observations is the bootstrap and becomes row 0 of the next fragment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from actors.environments.vector import Observations, Step, VectorEnvironment
+from actors.spaces import ActionSpec, ObservationSpec
+
+Array = np.ndarray[Any, Any]
+
+
+def key_of(leaf: str) -> str:
+    """The name of a leaf of the observations in a fragment."""
+    return f"observations/{leaf}" if leaf else "observations"
+
+
+class Columns:
+    """Buffers [T(+1), B, ...] of the agents that follow one policy."""
+
+    def __init__(
+        self, agents: tuple[str, ...], observation: ObservationSpec, action: ActionSpec, count: int, steps: int
+    ) -> None:
+        self.agents = agents
+        self.steps = steps
+        self.t = 0
+        width = len(agents) * count
+        self._slices = {agent: slice(i * count, (i + 1) * count) for i, agent in enumerate(agents)}
+        self._observations: dict[str, Array] = {
+            leaf.name: np.zeros((steps + 1, width, *leaf.shape), leaf.dtype) for leaf in observation.leaves
+        }
+        self._masks = np.ones((steps + 1, width, action.mask_size), bool) if action.masked else None
+        self._rows: dict[str, Array] = {
+            "actions": np.zeros((steps, width, *action.shape), action.dtype),
+            "log_probabilities": np.zeros((steps, width), np.float32),
+            "rewards": np.zeros((steps, width), np.float32),
+            "terminated": np.zeros((steps, width), bool),
+            "truncated": np.zeros((steps, width), bool),
+            "valid": np.zeros((steps, width), bool),
+        }
+
+    def observe(self, environment: VectorEnvironment) -> None:
+        """Row 0 from the environment's current observations."""
+        self._observe(environment.observations, environment.masks, 0)
+
+    def seen(self) -> tuple[dict[str, Array], Array | None]:
+        """The observations {leaf: [B, ...]} and masks of the current row (views)."""
+        t = self.t
+        masks = None if self._masks is None else self._masks[t]
+        return {leaf: array[t] for leaf, array in self._observations.items()}, masks
+
+    def act(self, actions: Array, log_probabilities: Array) -> None:
+        """What the policy chose in this row."""
+        self._rows["actions"][self.t] = actions
+        self._rows["log_probabilities"][self.t] = log_probabilities
+
+    def split(self, actions: Array, into: dict[str, Array]) -> None:
+        """The actions [B, ...] as one [count, ...] for each agent."""
+        for agent, where in self._slices.items():
+            into[agent] = actions[where]
+
+    def step(self, step: Step) -> bool:
+        """What came of it, and the next observations. True if the fragment is full."""
+        t, rows = self.t, self._rows
+        for agent, where in self._slices.items():
+            rows["rewards"][t, where] = step.rewards[agent]
+            rows["terminated"][t, where] = step.terminated[agent]
+            rows["truncated"][t, where] = step.truncated[agent]
+            rows["valid"][t, where] = step.valid[agent]
+        self.t = t + 1
+        self._observe(step.observations, step.masks, self.t)
+        return self.t == self.steps
+
+    def fragment(self) -> tuple[dict[str, Array], int]:
+        """The full fragment (views, to be copied at once) and its agent steps."""
+        arrays = {key_of(leaf): array for leaf, array in self._observations.items()} | self._rows
+        if self._masks is not None:
+            arrays["masks"] = self._masks
+        return arrays, int(np.count_nonzero(self._rows["valid"]))
+
+    def restart(self) -> None:
+        """Begin the next fragment where this one ended."""
+        for array in self._observations.values():
+            array[0] = array[self.t]
+        if self._masks is not None:
+            self._masks[0] = self._masks[self.t]
+        self.t = 0
+
+    def _observe(self, observations: Observations, masks: Mapping[str, Array | None], t: int) -> None:
+        for agent, where in self._slices.items():
+            for leaf, array in observations[agent].items():
+                self._observations[leaf][t, where] = array
+            mask = masks.get(agent)
+            if self._masks is not None and mask is not None:
+                self._masks[t, where] = mask

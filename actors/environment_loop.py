@@ -1,0 +1,173 @@
+"""The loop of an actor that steps environments: act, step, send, and take up new versions between steps.
+
+Invariant: one forward pass per policy and step over the whole vector; every transition is counted once, in facts; a
+fragment carries the version that its first row acted with, so that its staleness is never understated.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from actors.columns import Columns
+from actors.environments.vector import EnvironmentFailed, VectorEnvironment
+from actors.policies.policy import Policy
+from broker.policy_spoke import PolicySpoke
+from broker.station import Station
+
+PROGRESS_EVERY = 0.5
+
+
+@dataclass
+class Acting:
+    """One policy at work in this actor."""
+
+    name: str
+    columns: Columns
+    policy: Policy
+    spoke: PolicySpoke
+    version: tuple[int, int] = (0, -1)
+    crc: int = 0
+    began: tuple[tuple[int, int], int] = ((0, -1), 0)
+    """Version and crc of the first row of the fragment in hand."""
+    steps: int = 0
+    """Agent steps since the last progress fact."""
+
+    def take_up(self) -> None:
+        """Apply the newest version, if there is a newer one."""
+        newest = self.spoke.newest(self.version)
+        if newest is not None:
+            self.policy.load(newest.tree)
+            self.version, self.crc = newest.version, newest.crc
+
+
+@dataclass
+class EnvironmentLoop:
+    """Plays until the run stops. `agents` maps every agent to its policy."""
+
+    station: Station
+    environment: VectorEnvironment
+    acting: list[Acting]
+    agents: dict[str, str]
+    env_steps: int = 0
+    _progress_at: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        """Step until the station says stop. EnvironmentFailed after it was recorded as a fact."""
+        station = self.station
+        station.doing = "waiting for the first versions"
+        for acting in self.acting:
+            first = partial(acting.spoke.wait_for_version, 0.05)
+            if not station.wait_for(acting.spoke.hub_name, "its first version", first):
+                return
+        station.doing = "acting"
+        try:
+            self.environment.reset()
+            for acting in self.acting:
+                acting.columns.observe(self.environment)
+            self._play()
+        except EnvironmentFailed as failure:
+            station.tracker.fact(
+                "environment_error",
+                {
+                    "traceback": failure.traceback[-20_000:],
+                    "seed": failure.seed,
+                    "step": failure.step,
+                    "episode": failure.episode,
+                    "environment": failure.environment,
+                },
+            )
+            raise
+        finally:
+            self._progress()
+
+    def _play(self) -> None:
+        station, environment = self.station, self.environment
+        actions: dict[str, Any] = {}
+        while True:
+            if self.acting[0].columns.t == 0 and not self._begin():
+                return
+            for acting in self.acting:
+                acting.take_up()
+                columns = acting.columns
+                chosen, log_probabilities = acting.policy.act(*columns.seen())
+                columns.act(chosen, log_probabilities)
+                columns.split(chosen, actions)
+            step = environment.step(actions)
+            self.env_steps += step.env_steps
+            full = False
+            for acting in self.acting:
+                full = acting.columns.step(step)
+                acting.steps += int(sum(np.count_nonzero(step.valid[agent]) for agent in acting.columns.agents))
+            for episode in step.episodes:
+                station.tracker.fact(
+                    "episode",
+                    {
+                        "length": episode.length,
+                        "returns": episode.returns,
+                        "policies": self.agents,
+                        "lengths": episode.lengths,
+                        "seconds": round(episode.seconds, 4),
+                    },
+                )
+            if full:
+                self._send()
+            if time.monotonic() - self._progress_at >= PROGRESS_EVERY:
+                self._progress()
+            if station.tracker.phase != "running" and station.stopping:
+                return
+
+    def _begin(self) -> bool:
+        """Wait for credit, if anyone who lacks it is alive; False when the run is ending."""
+        for acting in self.acting:
+            spoke = acting.spoke
+
+            def may_go(spoke: PolicySpoke = spoke) -> bool:
+                if spoke.open_for_more:
+                    return True
+                if spoke.hub_life == "alive":
+                    return spoke.wait_for_credit(0.02)
+                # Its learner is silent: the others must not wait for it. If all are silent there is nobody to play for.
+                if any(other.spoke.hub_life == "alive" for other in self.acting):
+                    return True
+                return spoke.wait_for_credit(0.02)
+
+            if not self.station.wait_for(spoke.hub_name, "credit", may_go):
+                return False
+        if self.station.stopping:
+            return False
+        for acting in self.acting:
+            acting.take_up()
+            acting.began = (acting.version, acting.crc)
+        return True
+
+    def _send(self) -> None:
+        for acting in self.acting:
+            arrays, steps = acting.columns.fragment()
+            version, crc = acting.began
+            acting.spoke.send_fragment(arrays, version=version, crc=crc, steps=steps)
+            acting.columns.restart()
+
+    def _progress(self) -> None:
+        now = time.monotonic()
+        seconds, self._progress_at = now - self._progress_at, now
+        dropped = {acting.name: acting.spoke.take_dropped() for acting in self.acting}
+        if self.env_steps or any(dropped.values()):
+            self.station.tracker.fact(
+                "progress",
+                {
+                    "env_steps": self.env_steps,
+                    "agent_steps": {acting.name: acting.steps for acting in self.acting},
+                    "dropped": {name: count for name, count in dropped.items() if count},
+                },
+            )
+        self.station.rates["env_steps_per_second"] = round(self.env_steps / max(seconds, 1e-6), 1)
+        for acting in self.acting:
+            self.station.rates[f"credit.{acting.name}"[:64]] = acting.spoke.credit
+            acting.steps = 0
+        self.env_steps = 0
+        self.station.report()

@@ -1,0 +1,181 @@
+"""From an environment's id to environments that can be stepped.
+
+An id is one of: a Gymnasium id, where "package:Id-v0" imports the package that registers it first; a PettingZoo module,
+"package:module" or with dots, which has `parallel_env` or `env`; or "package.module:callable", which gives either kind.
+
+Invariant: whatever goes wrong here, in an import, a name, a setting or an environment's own constructor, is one
+RequestError that names `environment.id` and how to mend it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+
+from actors.environments.gym import GymEnvironments, GymVectorForm
+from actors.environments.settings import EnvironmentSettings
+from actors.environments.vector import VectorEnvironment
+from actors.environments.zoo import ZooEnvironments
+from broker.errors import RequestError, UnsupportedSpace
+
+FORMS = (
+    'a Gymnasium id ("CartPole-v1"), a PettingZoo module ("mpe2:simple_spread_v3") or "package.module:callable" '
+    "that returns a Gymnasium or PettingZoo environment"
+)
+
+# pygame greets on standard output when imported, in every process that plays an environment.
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+
+def make(settings: EnvironmentSettings, count: int, seed: int = 0) -> VectorEnvironment:
+    """`count` copies of the environment, to be reset with `seed`. Raises RequestError, UnsupportedSpace among them."""
+    if count < 1:
+        raise RequestError(f"actors.environments is {count}: an actor needs at least one environment")
+    environments = [_vector_form(settings, count)] if settings.vector else []
+    try:
+        if settings.vector:
+            return GymVectorForm(environments[0], seed)
+        build = builder(settings)
+        environments.extend(build() for _ in range(count))
+        form = GymEnvironments if isinstance(environments[0], gymnasium.Env) else ZooEnvironments
+        return form(environments, seed)
+    except Exception as error:
+        for environment in environments:
+            with suppress(Exception):
+                environment.close()
+        if isinstance(error, UnsupportedSpace):
+            raise UnsupportedSpace(f"environment.id {settings.id!r}: {error}") from error
+        if isinstance(error, RequestError):
+            raise
+        raise _wrong(settings, f"its spaces cannot be read: {_text(error)}", "mend the environment") from error
+
+
+def builder(settings: EnvironmentSettings) -> Callable[[], Any]:
+    """What makes one gymnasium.Env or pettingzoo.ParallelEnv a call (AEC ones converted). Both raise RequestError."""
+    construct = _constructor(settings)
+
+    def build() -> Any:
+        try:
+            return _accepted(settings, construct())
+        except RequestError:
+            raise
+        except Exception as error:
+            mend = "check environment.settings against what its constructor takes, or mend the environment"
+            raise _wrong(
+                settings, f"with settings {settings.settings} its constructor raised {_text(error)}", mend
+            ) from error
+
+    return build
+
+
+def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
+    name = settings.id
+    if name in gymnasium.registry:
+        return _registered(settings, name)
+    package, colon, rest = name.partition(":")
+    if not colon:
+        if "." in name:
+            return _from_zoo(settings, _module(settings, name))
+        try:
+            gymnasium.spec(name)
+        except Exception as error:
+            raise _wrong(settings, f"Gymnasium does not know it ({_text(error)})", f"give {FORMS}") from error
+        return _registered(settings, name)
+    if not package or not rest:
+        raise _wrong(settings, "it has nothing on one side of its colon", f"give {FORMS}")
+    module = _module(settings, package)
+    found: Any = module
+    for part in rest.split("."):
+        found = getattr(found, part, None)
+    if callable(found):
+        call = found
+        return lambda: call(**settings.settings)
+    if rest in gymnasium.registry:  # importing the package has registered it
+        return _registered(settings, rest)
+    return _from_zoo(settings, _module(settings, f"{package}.{rest}"))
+
+
+def _registered(settings: EnvironmentSettings, name: str) -> Callable[[], Any]:
+    # The checker costs a call a step and only says what our own columns find out as well.
+    return lambda: gymnasium.make(name, disable_env_checker=True, **settings.settings)
+
+
+def _from_zoo(settings: EnvironmentSettings, module: ModuleType) -> Callable[[], Any]:
+    for maker in ("parallel_env", "env"):
+        call = getattr(module, maker, None)
+        if callable(call):
+            return lambda: call(**settings.settings)
+    raise _wrong(settings, f"module {module.__name__} has neither parallel_env nor env", f"give {FORMS}")
+
+
+def _accepted(settings: EnvironmentSettings, environment: Any) -> Any:
+    """The environment, in a form that we step."""
+    if isinstance(environment, gymnasium.Env):
+        return environment
+    from pettingzoo import AECEnv, ParallelEnv
+    from pettingzoo.utils.conversions import aec_to_parallel
+
+    if isinstance(environment, AECEnv):
+        if not environment.metadata.get("is_parallelizable", False):
+            mend = "use a parallel environment: its metadata does not say is_parallelizable"
+            raise _wrong(settings, "it is a turn-based PettingZoo environment", mend)
+        environment = aec_to_parallel(environment)
+    if not isinstance(environment, ParallelEnv):
+        raise _wrong(
+            settings, f"it gave a {type(environment).__module__}.{type(environment).__qualname__}", f"give {FORMS}"
+        )
+    if not getattr(environment, "possible_agents", None):
+        raise _wrong(settings, "it does not name its possible_agents", "list there every agent that can ever appear")
+    return environment
+
+
+def _vector_form(settings: EnvironmentSettings, count: int) -> Any:
+    mend = "set actors.vector = false"
+    name = settings.id
+    if name not in gymnasium.registry and ":" in name:
+        package, _, rest = name.partition(":")
+        _module(settings, package)
+        name = rest
+    spec = gymnasium.registry.get(name)
+    if spec is None or spec.vector_entry_point is None:
+        raise _wrong(settings, "Gymnasium has no vector form of its own for it", mend)
+    try:
+        environment = gymnasium.make_vec(name, count, vectorization_mode="vector_entry_point", **settings.settings)
+    except Exception as error:
+        wrong = f"with settings {settings.settings} the constructor of its vector form raised {_text(error)}"
+        raise _wrong(settings, wrong, f"check environment.settings, or {mend}") from error
+    mode = environment.metadata.get("autoreset_mode")
+    if mode != gymnasium.vector.AutoresetMode.NEXT_STEP:
+        environment.close()
+        raise _wrong(settings, f"its vector form resets in mode {mode}, not in the next step", mend)
+    return environment
+
+
+def _module(settings: EnvironmentSettings, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(missing + "."):
+            raise _wrong(
+                settings, f"there is no module {missing!r}", f"install its package, or give {FORMS}"
+            ) from error
+        raise _wrong(
+            settings, f"module {name!r} needs {missing!r}, which is missing", f"install {missing!r}"
+        ) from error
+    except Exception as error:
+        raise _wrong(settings, f"importing {name!r} raised {_text(error)}", "mend that module") from error
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _wrong(settings: EnvironmentSettings, wrong: str, mend: str) -> RequestError:
+    return RequestError(f"environment.id {settings.id!r}: {wrong}. To mend it: {mend}.")

@@ -1,0 +1,184 @@
+"""PettingZoo's parallel environments behind the vector protocol: agents may die early and appear late.
+
+Invariants: an agent's row is valid exactly when it was among the environment's agents before the step and the step was
+not a reset. An episode ends when no agent is left that is not terminated or truncated (so also in environments that
+forget to empty `agents`). An agent that leaves without a flag is terminated: nothing can be bootstrapped from a state
+that it is not in. The observation row of an agent that is not there is its last one, or zeros before its first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from actors.environments.columns import AgentColumns, Write
+from actors.environments.vector import (
+    Array,
+    Column,
+    EnvironmentFailed,
+    Episode,
+    Masks,
+    Observations,
+    Step,
+    environment_seed,
+)
+
+Present = list[tuple[str, int, Write]]  # the agents that act now: name, place in the columns, where to write
+
+
+class ZooEnvironments:
+    """PettingZoo parallel environments stepped one after the other in this process."""
+
+    kind: Literal["gymnasium", "pettingzoo"] = "pettingzoo"
+
+    def __init__(self, environments: Sequence[Any], seed: int = 0) -> None:
+        """`environments` are pettingzoo.ParallelEnv, all alike. Raises UnsupportedSpace."""
+        first = environments[0]
+        self.agents: tuple[str, ...] = tuple(first.possible_agents)
+        self.count = count = len(environments)
+        self._environments = list(environments)
+        self._steps = [environment.step for environment in environments]
+        self._seed = seed
+        self.columns = {
+            agent: AgentColumns(agent, first.observation_space(agent), first.action_space(agent), count)
+            for agent in self.agents
+        }
+        self._writes = [column.write for column in self.columns.values()]
+        self._rows = [column.rows for column in self.columns.values()]
+        self._places = {agent: place for place, agent in enumerate(self.agents)}
+        self.observation_specs = {agent: column.observation_spec for agent, column in self.columns.items()}
+        self.action_specs = {agent: column.action_spec for agent, column in self.columns.items()}
+        self.observations: Observations = {agent: column.arrays for agent, column in self.columns.items()}
+        self.masks: Masks = {agent: column.mask for agent, column in self.columns.items()}
+        # One block of [agents, count] each, so that clearing and summing is one operation for all agents.
+        shape = (len(self.agents), count)
+        self._rewards = np.zeros(shape, np.float32)
+        self._terminated, self._truncated, self._valid = (np.zeros(shape, bool) for _ in range(3))
+        self._returns = np.zeros(shape, np.float64)
+        self._lengths = np.zeros(shape, np.int64)
+        blocks = (self._rewards, self._terminated, self._truncated, self._valid)
+        self._columns: list[Column] = [dict(zip(self.agents, block, strict=True)) for block in blocks]
+        self._present: list[Present] = [[] for _ in range(count)]
+        self._names: list[list[str]] = [[] for _ in range(count)]
+        self._row = 0
+        self._began = [0] * count  # the row at which the running episode's first transition is made
+        self._began_at = [0.0] * count
+        self._episode = [0] * count
+
+    def reset(self, seed: int | None = None) -> Observations:
+        """See VectorEnvironment.reset."""
+        if seed is not None:
+            self._seed = seed
+        self._row = 0
+        self._began = [0] * self.count
+        self._episode = [0] * self.count
+        for i in range(self.count):
+            self._reset(i, environment_seed(self._seed, i))
+        return self.observations
+
+    def step(self, actions: Mapping[str, Array]) -> Step:
+        """See VectorEnvironment.step."""
+        rows = [convert(actions[agent]) for agent, convert in zip(self.agents, self._rows, strict=True)]
+        rewards, valid = self._rewards, self._valid
+        rewards.fill(0.0)
+        self._terminated.fill(False)
+        self._truncated.fill(False)
+        valid.fill(True)
+        env_steps = self.count
+        ended: list[int] = []
+        everyone = len(self.agents)
+        i = 0
+        try:
+            for i, step in enumerate(self._steps):
+                present = self._present[i]
+                if len(present) != everyone:
+                    valid[:, i] = False
+                    if not present:
+                        self._began[i] = self._row + 1
+                        self._episode[i] += 1
+                        self._reset(i, None)
+                        env_steps -= 1
+                        continue
+                    for _, place, _ in present:
+                        valid[place, i] = True
+                given, gained, terminations, truncations, _ = step({agent: rows[j][i] for agent, j, _ in present})
+                flagged = False
+                for agent, place, write in present:
+                    observation = given.get(agent)
+                    if observation is not None:
+                        write(i, observation)
+                    rewards[place, i] = gained.get(agent, 0.0)
+                    if terminations.get(agent) or truncations.get(agent):
+                        flagged = True
+                if flagged or self._environments[i].agents != self._names[i]:
+                    self._change(i, given, terminations, truncations)
+                    if not self._present[i]:
+                        ended.append(i)
+        except EnvironmentFailed:
+            raise
+        except Exception as error:
+            raise self._failed(error, i, self._row - self._began[i]) from error
+        self._returns += rewards
+        self._lengths += valid
+        episodes = [self._ended(i) for i in ended]
+        self._row += 1
+        gains, terminated, truncated, acted = self._columns
+        return Step(self.observations, self.masks, gains, terminated, truncated, acted, env_steps, episodes)
+
+    def close(self) -> None:
+        """See VectorEnvironment.close."""
+        for environment in self._environments:
+            with suppress(Exception):
+                environment.close()
+
+    def _reset(self, i: int, seed: int | None) -> None:
+        try:
+            observations, _ = self._environments[i].reset(seed=seed)
+            names = list(self._environments[i].agents)
+            self._enter(i, names)
+            for agent, column in self.columns.items():
+                if observations.get(agent) is None:
+                    column.clear(i)
+                else:
+                    column.write(i, observations[agent])
+            if not names:
+                raise RuntimeError("reset left no agent in `agents`; an episode needs at least one")
+        except Exception as error:
+            raise self._failed(error, i, 0) from error
+        self._returns[:, i] = 0.0
+        self._lengths[:, i] = 0
+        self._began_at[i] = perf_counter()
+
+    def _change(self, i: int, given: Any, terminations: Any, truncations: Any) -> None:
+        """Note who died, left or appeared in the step that environment i just made."""
+        now = list(self._environments[i].agents)
+        before = self._names[i]
+        for agent in before:
+            place = self._places[agent]
+            truncated = bool(truncations.get(agent))
+            self._truncated[place, i] = truncated
+            self._terminated[place, i] = bool(terminations.get(agent)) or (agent not in now and not truncated)
+        left = [agent for agent in now if not (terminations.get(agent) or truncations.get(agent))]
+        self._enter(i, left)
+        for agent in left:
+            if agent not in before and given.get(agent) is not None:
+                self.columns[agent].write(i, given[agent])
+
+    def _enter(self, i: int, names: list[str]) -> None:
+        strangers = [agent for agent in names if agent not in self._places]
+        if strangers:
+            raise RuntimeError(f"agents {strangers} are not among possible_agents {list(self.agents)}")
+        self._names[i] = names
+        self._present[i] = [(agent, self._places[agent], self._writes[self._places[agent]]) for agent in names]
+
+    def _ended(self, i: int) -> Episode:
+        lengths = {agent: int(n) for agent, n in zip(self.agents, self._lengths[:, i], strict=True) if n}
+        returns = {agent: float(self._returns[self._places[agent], i]) for agent in lengths}
+        return Episode(self._row - self._began[i] + 1, returns, lengths, perf_counter() - self._began_at[i], i)
+
+    def _failed(self, error: Exception, i: int, step: int) -> EnvironmentFailed:
+        return EnvironmentFailed(error, environment_seed(self._seed, i), self._episode[i], step, i)

@@ -1,0 +1,1 @@
+"""Policies: networks, action distributions, acting, and parameters as arrays."""

@@ -1,0 +1,115 @@
+"""An actor: makes its environments and policies, finds its learners by name, and plays until the run stops.
+
+Invariant: everything that it acts with was published by a learner; nothing that it makes stays in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from actors.columns import Columns
+from actors.environment_loop import Acting, EnvironmentLoop
+from actors.environments.load import make
+from actors.environments.settings import EnvironmentSettings
+from actors.policies.policy import Policy, build_network
+from actors.rollout import RolloutContext, build_rollout
+from actors.spaces import ActionSpec, ObservationSpec
+from actors.task_loop import TaskLoop
+from broker.policy_spoke import PolicySpoke
+from broker.station import Spec, Station
+
+
+def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
+    """Run one actor to its end. What it raises is its last word."""
+    import torch
+
+    torch.set_num_threads(1)
+    spec = Spec.of(plain)
+    station = Station.open(spec, ending)
+    reason = "failed"
+    try:
+        spokes = connect(station)
+        if spec.run["actors"]["rollout"] == "environments":
+            _play(station, spokes)
+        else:
+            _work(station, spokes)
+        station.doing = "leaving"
+        for spoke in spokes.values():
+            spoke.farewell("the run is ending", 0.2)
+        reason = "the run is ending"
+    finally:
+        station.close(reason)
+
+
+def connect(station: Station) -> dict[str, PolicySpoke]:
+    """A spoke to every policy's learner, found in the directory; a learner that moves is followed."""
+    run = station.spec.run
+    policies: dict[str, str] = {name: f"learner-{name}" for name in station.spec.plan["policies"]}
+    spokes: dict[str, PolicySpoke] = {}
+    for name, hub in policies.items():
+        station.doing = f"looking for {hub}"
+        if not station.wait_for(hub, "its address", partial(_listed, station, hub)):
+            return spokes
+        spokes[name] = PolicySpoke(
+            station.reactor,
+            station.identity,
+            hub,
+            station.tracker.directory[hub].address,
+            window=run["learner"]["window"],
+            policy=name,
+        )
+
+    def follow() -> None:
+        for spoke in spokes.values():
+            entry = station.tracker.directory.get(spoke.hub_name)
+            if entry is not None:
+                spoke.redirect(entry.address)
+
+    station.tracker.on_news = follow
+    follow()
+    return spokes
+
+
+def _listed(station: Station, hub: str) -> bool:
+    return hub in station.tracker.directory
+
+
+def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
+    spec, run = station.spec, station.spec.run
+    seed = spec.seed * 1_000_003 + spec.index
+    settings = EnvironmentSettings(
+        id=run["environment"]["id"],
+        settings=run["environment"].get("settings", {}),
+        normalise=tuple(run["environment"].get("normalise", ())),
+        vector=run["actors"]["vector"],
+    )
+    station.doing = f"making {settings.id}"
+    environment = make(settings, run["actors"]["environments"], seed)
+    acting = []
+    for name, described in spec.plan["policies"].items():
+        if name not in spokes:
+            return
+        observation = ObservationSpec.from_plain(described["observation"])
+        action = ActionSpec.from_plain(described["action"])
+        network = build_network(run["policies"]["network"], observation, action, run["policies"]["settings"])
+        columns = Columns(
+            tuple(described["agents"]), observation, action, environment.count, run["learner"]["fragment_steps"]
+        )
+        policy = Policy(network, observation, action, seed=seed)
+        acting.append(Acting(name, columns, policy, spokes[name]))
+    loop = EnvironmentLoop(station, environment, acting, spec.plan["agents"])
+    try:
+        loop.run()
+    finally:
+        environment.close()
+
+
+def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
+    spec, actors = station.spec, station.spec.run["actors"]
+    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"])
+    rollout = build_rollout(actors["rollout"], context)
+    asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())

@@ -1,0 +1,89 @@
+"""What a rollout is: the protocol that a user implements to turn a task and parameters into experience.
+
+A rollout is named in the run file as `actors.rollout = "package.module:Name"` and made once in each actor as
+`Name(context)`. `run` may be a plain method (one task at a time) or a coroutine (`actors.concurrency` at once).
+
+Invariant: a rollout sees only its task and a snapshot of parameters; what it returns is all that it says.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from broker.arrays import Tree
+from broker.errors import RequestError
+
+
+@dataclass(frozen=True)
+class RolloutContext:
+    """What a rollout's constructor receives."""
+
+    actor: str
+    index: int
+    seed: int
+    settings: Mapping[str, Any]
+    """`actors.settings` of the run file."""
+
+
+@dataclass(frozen=True)
+class LeasedTask:
+    """One task: its name, the policy that minted it, and its body as the algorithm wrote it."""
+
+    task: str
+    policy: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """One policy's parameters as published; arrays are read-only."""
+
+    version: tuple[int, int]
+    tree: Tree
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One fragment for one policy: arrays by name, and a small plain note."""
+
+    policy: str
+    arrays: Mapping[str, Any]
+    steps: int = 1
+    note: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task: its score in [0, 1] (None: it has none), fragments, and facts of the rollout's own."""
+
+    score: float | None = None
+    pieces: Sequence[Piece] = ()
+    facts: Sequence[tuple[str, Mapping[str, Any]]] = field(default_factory=tuple)
+    """(kind, body)"""
+
+
+class Rollout(Protocol):
+    """Turns a task and parameters into experience."""
+
+    def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome | Awaitable[Outcome]:
+        """One task. An exception is recorded with its traceback, and the task is given to somebody again."""
+        ...
+
+
+def build_rollout(name: str, context: RolloutContext) -> Rollout:
+    """The rollout named "package.module:Name". RequestError if it cannot be imported or lacks `run`."""
+    path, colon, attribute = name.partition(":")
+    if not colon:
+        raise RequestError(f'actors.rollout {name!r}: write "environments" or "package.module:Name"')
+    try:
+        built = getattr(importlib.import_module(path), attribute)(context)
+    except ImportError as error:
+        raise RequestError(f"actors.rollout {name!r}: cannot import {path!r}: {error}") from error
+    except AttributeError as error:
+        raise RequestError(f"actors.rollout {name!r}: module {path!r} has no {attribute!r}") from error
+    if not callable(getattr(built, "run", None)):
+        raise RequestError(f"actors.rollout {name!r} has no method run(task, parameters)")
+    return cast("Rollout", built)

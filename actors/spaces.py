@@ -1,0 +1,202 @@
+"""Spaces, as plain descriptions that travel: what an agent sees and what it may do.
+
+A Gymnasium space is a live object with a random generator in it; these descriptions are frozen, compare by value and
+turn to JSON and back, so that a learner builds the same network as an actor from the resolved run alone.
+
+Invariant: what a policy meets is zero-based and flat. `Discrete.start` is taken off observations and added to actions
+at the environment; a Dict or Tuple is a row of leaves named by their path ("camera", "arm/0"), a plain space is one
+leaf named ""; an action mask is no part of the observation. No torch here: light processes import this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from broker.errors import UnsupportedSpace
+
+LeafKind = Literal["box", "discrete", "multi_binary"]
+ActionKind = Literal["discrete", "multi_discrete", "box"]
+Path = tuple[str | int, ...]
+
+OBSERVATIONS = "Box, Discrete, MultiBinary, and Dict or Tuple of these"
+ACTIONS = "Discrete, MultiDiscrete (one row) and Box of floats"
+MASKED = {"observation", "action_mask"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of an observation, without the batch dimension.
+
+    `name` is the path joined by "/", "" for a plain space. `shape` is () for a discrete leaf, whose `n` is its number
+    of values, counted from 0; `start` is what the environment's own values are counted from. `dtype` is "float32" or
+    "uint8" (images stay bytes) for a box, "int64" for discrete, "int8" for multi_binary.
+    """
+
+    name: str
+    kind: LeafKind
+    shape: tuple[int, ...]
+    dtype: str
+    n: int | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """The leaves of an observation, in the order of the space."""
+
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one array, and not a Dict or Tuple of them."""
+        return len(self.leaves) == 1 and self.leaves[0].name == ""
+
+    def encode(self, observation: Any) -> dict[str, np.ndarray]:
+        """One observation as the environment gave it, as {leaf: array of its shape and dtype}; a mask is left out."""
+        if isinstance(observation, Mapping) and set(observation) == MASKED:
+            observation = observation["observation"]
+        arrays = {}
+        for leaf in self.leaves:
+            value = observation
+            for key in leaf.name.split("/") if leaf.name else ():
+                value = value[int(key)] if isinstance(value, tuple) else value[key]
+            arrays[leaf.name] = (np.asarray(value) - leaf.start if leaf.start else np.asarray(value)).astype(leaf.dtype)
+        return arrays
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {"leaves": [{**vars(leaf), "shape": list(leaf.shape)} for leaf in self.leaves]}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> ObservationSpec:
+        """The inverse of `to_plain`."""
+        return cls(tuple(Leaf(**{**leaf, "shape": tuple(leaf["shape"])}) for leaf in plain["leaves"]))
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What an agent may do.
+
+    `shape` is that of one action: () discrete, (k,) multi_discrete, the box's own for a box. `nvec` is the number of
+    choices, of each part: (n,) discrete, k numbers multi_discrete, () for a box. `low` and `high` are a box's bounds,
+    flattened, infinite where there is none. `masked`: the environment says which choices are legal, by [sum(nvec)]
+    bools. `start` is what the environment's own choices are counted from; a policy's are counted from 0.
+    """
+
+    kind: ActionKind
+    nvec: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    masked: bool = False
+    start: tuple[int, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """Of the arrays of actions in fragments."""
+        return "float32" if self.kind == "box" else "int64"
+
+    @property
+    def mask_size(self) -> int:
+        """How many choices a mask speaks of (and logits a policy gives), over all parts; 0 for a box."""
+        return sum(self.nvec)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as JSON values; an infinite bound is null, for JSON has no infinity."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        for side in ("low", "high"):
+            plain[side] = [bound if math.isfinite(bound) else None for bound in plain[side]]
+        return plain
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> ActionSpec:
+        """The inverse of `to_plain`."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list | tuple) else value for key, value in plain.items()
+        }
+        for side, infinite in (("low", -math.inf), ("high", math.inf)):
+            values[side] = tuple(infinite if bound is None else bound for bound in values[side])
+        return cls(**values)
+
+
+def split_mask(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], spaces.Space[Any] | None]:
+    """PettingZoo's convention: a Dict of "observation" and "action_mask" is the first, masked by the second."""
+    if isinstance(space, spaces.Dict) and set(space.spaces) == MASKED:
+        return space.spaces["observation"], space.spaces["action_mask"]
+    return space, None
+
+
+def observation_spec(space: spaces.Space[Any], agent: str = "agent") -> ObservationSpec:
+    """Describe an observation space. Raises UnsupportedSpace: the agent, the space and what is supported."""
+    space, _ = split_mask(space)
+    leaves = tuple(_leaf(path, part, agent) for path, part in leaf_spaces(space, agent))
+    if not leaves:
+        raise _unsupported(agent, "observation", space, "it has no parts", OBSERVATIONS)
+    return ObservationSpec(leaves)
+
+
+def action_spec(
+    space: spaces.Space[Any], agent: str = "agent", observation: spaces.Space[Any] | None = None
+) -> ActionSpec:
+    """Describe an action space; a mask is looked for in `observation`. Raises UnsupportedSpace."""
+    mask = None if observation is None else split_mask(observation)[1]
+    if isinstance(space, spaces.Discrete):
+        spec = ActionSpec("discrete", (int(space.n),), (), masked=mask is not None, start=(int(space.start),))
+    elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        nvec = tuple(int(n) for n in space.nvec)
+        start = tuple(int(first) for first in space.start)
+        spec = ActionSpec("multi_discrete", nvec, (len(nvec),), masked=mask is not None, start=start)
+    elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        low, high = (tuple(float(bound) for bound in side.reshape(-1)) for side in (space.low, space.high))
+        spec = ActionSpec("box", (), tuple(space.shape), low, high)
+    else:
+        raise _unsupported(agent, "action", space, "no policy of ours can act in it", ACTIONS)
+    if mask is not None and (spec.kind == "box" or math.prod(mask.shape or ()) != spec.mask_size):
+        wrong = f"its action mask {mask} does not name the {spec.mask_size} choices"
+        raise _unsupported(
+            agent, "action", space, wrong, "a mask with one number a choice, over Discrete or MultiDiscrete"
+        )
+    return spec
+
+
+def leaf_spaces(
+    space: spaces.Space[Any], agent: str = "agent", path: Path = ()
+) -> Iterator[tuple[Path, spaces.Space[Any]]]:
+    """Every simple space within `space` with the keys that lead to it, in order; a plain space has the empty path."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            if not isinstance(key, str) or not key or "/" in key:
+                raise _unsupported(
+                    agent, "observation", space, f"its key {key!r} is not a name without '/'", OBSERVATIONS
+                )
+            yield from leaf_spaces(part, agent, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for index, part in enumerate(space.spaces):
+            yield from leaf_spaces(part, agent, (*path, index))
+    else:
+        yield path, space
+
+
+def _leaf(path: Path, space: spaces.Space[Any], agent: str) -> Leaf:
+    name = "/".join(str(key) for key in path)
+    if isinstance(space, spaces.Box):
+        # Bytes are images and four times as dear as floats to move; every other number is one float32.
+        return Leaf(name, "box", tuple(space.shape), "uint8" if space.dtype == np.uint8 else "float32")
+    if isinstance(space, spaces.Discrete):
+        return Leaf(name, "discrete", (), "int64", int(space.n), int(space.start))
+    if isinstance(space, spaces.MultiBinary):
+        return Leaf(name, "multi_binary", tuple(space.shape), "int8")
+    raise _unsupported(agent, "observation", space, f"no policy of ours can see it (at {name!r})", OBSERVATIONS)
+
+
+def _unsupported(agent: str, role: str, space: object, wrong: str, supported: str) -> UnsupportedSpace:
+    return UnsupportedSpace(
+        f"agent {agent!r}: {role} space {space}: {wrong}; supported: {supported}. "
+        "Wrap the environment to give one of these."
+    )

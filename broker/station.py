@@ -1,0 +1,146 @@
+"""What every role of a run has: its place in the run, its incarnation, its reactor and its spoke to the tracker.
+
+Invariant: a role learns from its spec where the token file is, never the token; it owns its context (in the
+reactor) and terminates it when the station closes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from broker import messages as m
+from broker.errors import RunError, Superseded
+from broker.names import new_incarnation
+from broker.reactor import Reactor
+from broker.tracker_spoke import TrackerSpoke
+from broker.wire import Identity
+
+STATUS_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a role is told when it is spawned: plain configuration only."""
+
+    role: str
+    kind: m.RoleKind
+    index: int
+    directory: str
+    """The run directory."""
+    sockets: str
+    """The private folder for ipc sockets."""
+    tracker: str
+    """The tracker's address."""
+    plan: dict[str, Any]
+    """The resolved plan of the run (`launcher.plan`)."""
+    policy: str | None = None
+    attempt: int = 0
+    launch: int = 1
+    """The n-th launch of this run directory."""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Spec:
+        """From what travelled; unknown keys are another layer's business."""
+        return cls(**{name: plain[name] for name in cls.__dataclass_fields__ if name in plain})
+
+    def token(self) -> str:
+        """The run token, from its file in the run directory."""
+        return (Path(self.directory) / "token").read_text().strip()
+
+    def identity(self) -> Identity:
+        """A fresh incarnation of this role."""
+        return Identity(self.token(), self.role, new_incarnation())
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The resolved run file."""
+        resolved: dict[str, Any] = self.plan["run"]
+        return resolved
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.run["seed"])
+
+
+@dataclass
+class Station:
+    """A role at work: identity, reactor, spoke to the tracker, and what it says of itself."""
+
+    spec: Spec
+    identity: Identity
+    reactor: Reactor
+    tracker: TrackerSpoke
+    ending: threading.Event
+    doing: str = "starting"
+    rates: dict[str, float | int | None] = field(default_factory=dict)
+    waits: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Whom the role waits for → (for what, since when in monotonic seconds)."""
+    _process: psutil.Process = field(default_factory=psutil.Process)
+    _said: float = 0.0
+
+    @classmethod
+    def open(cls, spec: Spec, ending: threading.Event, *, serves: str | None = None, **more: Any) -> Station:
+        """Make a station; `more` may hold `identity` and `reactor` that exist already."""
+        identity = more.get("identity") or spec.identity()
+        reactor = more.get("reactor") or Reactor(f"{spec.role}-io")
+        tracker = TrackerSpoke(reactor, identity, spec.kind, spec.tracker, policy=spec.policy, serves=serves)
+        return cls(spec, identity, reactor, tracker, ending)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is ending or this role was told to; RunError when it cannot go on."""
+        if self.reactor.failure is not None:
+            raise RunError(f"{self.spec.role}: its sockets failed: {self.reactor.failure!r}") from self.reactor.failure
+        if self.tracker.superseded:
+            raise Superseded(f"{self.spec.role} was superseded by a newer process of that name")
+        return self.tracker.phase in ("stopping", "ended") or self.ending.is_set()
+
+    def wait_for(self, whom: str, what: str, condition: Callable[[], Any]) -> bool:
+        """Wait until `condition` holds or the run is ending, saying for whom; True if it holds.
+
+        `condition` may itself wait a little.
+        """
+        since = time.monotonic()
+        try:
+            while not condition():
+                if self.stopping:
+                    return bool(condition())
+                self.waits.setdefault(whom, (what, since))
+                self.report()
+                self.ending.wait(0.001)
+        finally:
+            self.waits.pop(whom, None)
+        return True
+
+    def report(self, *, now: bool = False) -> None:
+        """Say what this role does, at most every half second."""
+        clock = time.monotonic()
+        if not now and clock - self._said < STATUS_EVERY:
+            return
+        self._said = clock
+        with self._process.oneshot():
+            cpu = self._process.cpu_percent()
+            rss = self._process.memory_info().rss / 2**20
+        self.tracker.say(
+            m.Status(
+                doing=self.doing[:200],
+                waits=tuple((whom, what, clock - since) for whom, (what, since) in self.waits.items()),
+                rates={"cpu": cpu, "rss_mb": round(rss, 1), "pid": os.getpid(), **self.rates},
+            )
+        )
+
+    def close(self, reason: str = "", timeout: float = 3.0) -> bool:
+        """Flush the facts, say Farewell, terminate the context. True if every fact is durable."""
+        flushed = self.tracker.flush(timeout)
+        self.tracker.farewell(reason, 1.0)
+        self.reactor.close()
+        return flushed

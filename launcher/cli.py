@@ -1,0 +1,201 @@
+"""The command line: `headrace run | check | watch | summary | export | evaluate`.
+
+Exit status: 0 what was asked was done, 1 it failed (and says why), 2 the request was wrong.
+
+Invariant: a mistake of the user is one message on stderr and no traceback; what a command needs is imported when the
+command runs, so that `--help` answers at once and nothing but a learner, an actor or `evaluate` ever imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker.errors import HeadraceError, RequestError
+
+app = typer.Typer(
+    name="headrace",
+    help="Actors stream experience, learners broadcast parameters, one process writes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run file, e.g. learner.algorithm=ppo."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"headrace {version('headrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def headrace(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Actors stream experience, learners broadcast parameters, one process writes."""
+
+
+@app.command()
+def run(
+    *,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run file, or a shipped one's name.")] = None,
+    overrides: Override = None,
+    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the run is kept.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run-dir.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of everything that is drawn.")] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="Plain lines in place of the dashboard.")] = False,
+    seconds: Annotated[float | None, typer.Option(metavar="N", help="Stop after this many seconds.")] = None,
+) -> None:
+    """Start a run, show it live and end with a summary. Without RUN: spread."""
+    if resume and run_dir is None:
+        raise RequestError("--resume needs the run to go on with: add --run-dir DIR")
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise RequestError(f"--seconds {seconds:g}: give a number of seconds above 0")
+    from launcher.run import run as start
+
+    settings = list(overrides or ())
+    status = start(
+        run=run, overrides=settings, run_dir=run_dir, resume=resume, seed=seed, headless=headless, seconds=seconds
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def check(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run file, or a shipped one's name.")],
+    overrides: Override = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the resolved run and who would be placed where; start nothing."""
+    from launcher.plan import check_text, make_plan
+    from launcher.probing import Probe
+    from launcher.runfile import load
+
+    resolved = load(run, list(overrides or ()))
+    probe = Probe(resolved)
+    try:
+        plan = make_plan(resolved, probe.answer())
+    finally:
+        probe.close()
+    if as_json:
+        _print_json(plan.to_plain())
+    else:
+        typer.echo(check_text(plan))
+
+
+@app.command()
+def watch(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN-DIR|ADDRESS]", help="Default: the newest run.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
+    as_json: AsJson = False,
+    token: Annotated[Path | None, typer.Option(metavar="FILE", help="The run's token, for an ADDRESS.")] = None,
+) -> None:
+    """Look at a run while it lasts, read-only, or at what a finished one came to."""
+    from launcher import watch as watching
+
+    raise typer.Exit(watching.watch(run, once=once, as_json=as_json, token=token, write=typer.echo))
+
+
+@app.command()
+def summary(
+    run_dir: Annotated[Path | None, typer.Argument(metavar="[RUN-DIR]", help="Default: the newest run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What was learned: returns, losses, staleness, drops, restarts."""
+    from launcher.watch import run_directory
+
+    directory = run_directory(run_dir)
+    from tracker.summary import summarise
+
+    found = summarise(directory)
+    if as_json:
+        _print_json(found)
+    else:
+        from launcher.report import render_summary
+
+        _console().print(render_summary(found))
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help="json, csv, parquet or tensorboard.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The file (json) or folder. Default: in RUN-DIR/export/.")
+    ] = None,
+) -> None:
+    """Write the ledger in a form that other tools read, and print where."""
+    from launcher.watch import run_directory
+
+    directory = run_directory(run_dir)
+    from tracker.export import export as write
+
+    place = out or directory / "export" / ("ledger.json" if to == "json" else to)
+    typer.echo(str(write(directory, to, place)))
+
+
+@app.command()
+def evaluate(
+    *,
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")],
+    episodes: Annotated[int, typer.Option(min=1, metavar="N", help="Episodes to play.")] = 100,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Take the likeliest action.")] = False,
+    policy: Annotated[str | None, typer.Option(metavar="P", help="Report only this policy.")] = None,
+    render: Annotated[bool, typer.Option("--render", help="Show the environment.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Play the trained policies and report their returns, with an interval."""
+    from launcher.watch import run_directory
+
+    directory = run_directory(run_dir)
+    from launcher.evaluate import evaluate as play
+
+    result = play(run_dir=directory, episodes=episodes, deterministic=deterministic, policy=policy, render=render)
+    if as_json:
+        _print_json(result)
+    else:
+        from launcher.report import render_evaluation
+
+        _console().print(render_evaluation(result))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def main() -> None:
+    """The entry point `headrace`: an error of ours becomes its message on stderr and its exit status."""
+    try:
+        app()
+    except RequestError as error:
+        typer.echo(f"headrace: {error}", err=True)
+        sys.exit(2)
+    except HeadraceError as error:
+        typer.echo(f"headrace: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

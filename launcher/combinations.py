@@ -1,0 +1,116 @@
+"""What is impossible in a run file though each key alone is right.
+
+Invariant: `contradictions` finds all of it at once, each with the path of the key to change and how to mend it; no
+process has been started yet.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from broker.addresses import check_bind
+from broker.errors import RequestError
+from launcher.mistakes import nearest
+
+if TYPE_CHECKING:
+    from launcher.runfile import RunFile
+
+SHIPPED = {"policies.network": ("mlp", "cnn"), "learner.algorithm": ("ppo",), "actors.rollout": ("environments",)}
+"""What may be named in short; everything else is the user's own, `package.module:Name`."""
+REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def contradictions(run: RunFile) -> list[tuple[str, str]]:
+    """(path, what is wrong and how to mend it) of every contradiction."""
+    return [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *_numbers(run)]
+
+
+def policy_mistake(name: str) -> str | None:
+    """What is wrong with a policy's name (`learner-<name>` must still be a role's name), or None."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,56}", name) and name not in {".", ".."}:
+        return None
+    return f"{name!r} cannot name a policy: use 1 to 56 of the characters A-Z a-z 0-9 _ . -"
+
+
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Path -> value of everything in it that is not a mapping."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _references(run: RunFile) -> list[tuple[str, str]]:
+    given = {
+        "policies.network": run.policies.network,
+        "learner.algorithm": run.learner.algorithm,
+        "actors.rollout": run.actors.rollout,
+    }
+    return [
+        (path, f'{value!r} is not known{nearest(value, SHIPPED[path])}; your own is "package.module:Name"')
+        for path, value in given.items()
+        if value not in SHIPPED[path] and not REFERENCE.fullmatch(value)
+    ]
+
+
+def _environment(run: RunFile) -> list[tuple[str, str]]:
+    if run.environment is not None:
+        if run.policies.names:
+            return [("policies.names", "is for runs without an [environment]; map its agents with policies.agents")]
+        return []
+    wrong = []
+    if run.actors.rollout == "environments":
+        wrong.append(("environment", "is missing: actors.rollout = 'environments' steps one; give environment.id"))
+    elif not run.policies.names:
+        wrong.append(("policies.names", "a run without an [environment] must name its policies"))
+    if run.stop.mean_return is not None:
+        wrong.append(("stop.return", "there are no returns without an [environment]"))
+    if run.policies.agents:
+        wrong.append(("policies.agents", "there are no agents without an [environment]; use policies.names"))
+    return wrong
+
+
+def _tracker(run: RunFile) -> list[tuple[str, str]]:
+    address = run.tracker.address
+    if address == "ipc":
+        return []
+    try:
+        if not address.startswith("tcp://"):
+            raise RequestError(f'{address!r} is no address: write "ipc" or "tcp://127.0.0.1:7400"')
+        check_bind(address, insecure=run.tracker.insecure)
+    except RequestError as error:
+        return [("tracker.address", str(error))]
+    return []
+
+
+def _policies(run: RunFile) -> list[tuple[str, str]]:
+    named = [("policies.names", name) for name in run.policies.names]
+    named += [(f"policies.agents.{glob}", name) for glob, name in run.policies.agents.items()]
+    wrong = [(path, mistake) for path, name in named if (mistake := policy_mistake(name))]
+    if len(set(run.policies.names)) < len(run.policies.names):
+        wrong.append(("policies.names", "names a policy twice"))
+    return wrong
+
+
+def _numbers(run: RunFile) -> list[tuple[str, str]]:
+    wrong = []
+    batch = run.learner.settings.get("batch_steps")
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        wrong.append(("learner.settings.batch_steps", f"must be a whole number of agent steps from 1 (is {batch!r})"))
+    # Settings travel as JSON, which has no infinity and no NaN.
+    wrong += [(path, "must be finite") for path, value in leaves(run.to_plain()).items() if not _finite(value)]
+    return wrong
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_finite(item) for item in value)
+    if isinstance(value, Mapping):
+        return all(_finite(item) for item in value.values())
+    return not isinstance(value, float) or math.isfinite(value)

@@ -1,0 +1,227 @@
+"""The run directory, and the private folder of its sockets.
+
+    runs-out/<name>-<time>/  run.toml  token  ipc  run.lock  ledger.sqlite  summary.json  checkpoints/  logs/
+
+Invariant: a directory belongs to one run: one that holds a ledger is only entered to resume it, and never while another
+launch holds its lock. The sockets' folder is short (a unix socket's path has at most 107 bytes), ours alone (0700), new
+for each launch, and gone at the end; what a launch that was killed left behind is swept by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from broker.errors import RequestError
+from broker.names import new_token
+from tracker.lock import is_held
+
+RUNS_OUT = Path("runs-out")
+PREFIX = "hr-"
+MAX_IPC = 60
+OURS = frozenset({"run.toml", "token", "ipc", "run.lock", "summary.json", "checkpoints", "logs"})
+STALE_SECONDS = 60.0
+LAST_WORDS_LINES = 20
+LAST_WORDS_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where everything of one run is."""
+
+    path: Path
+
+    @property
+    def run_file(self) -> Path:
+        """The resolved run file."""
+        return self.path / "run.toml"
+
+    @property
+    def ledger(self) -> Path:
+        """The tracker's database."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The tracker's checkpoint store."""
+        return self.path / "checkpoints"
+
+    @property
+    def summary(self) -> Path:
+        """What the tracker writes at the end."""
+        return self.path / "summary.json"
+
+    @property
+    def token_file(self) -> Path:
+        """The run token, mode 0600."""
+        return self.path / "token"
+
+    @property
+    def lock(self) -> Path:
+        """What the tracker holds as long as it lives."""
+        return self.path / "run.lock"
+
+    @property
+    def ipc(self) -> Path | None:
+        """The folder of the sockets of the current launch, or None where there is none."""
+        try:
+            return Path((self.path / "ipc").read_text(encoding="utf-8").strip())
+        except OSError:
+            return None
+
+    def log(self, role: str, attempt: int | None = None) -> Path:
+        """The file that takes what this attempt of the role prints."""
+        return self.path / "logs" / (f"{role}.{attempt}.log" if attempt is not None else f"{role}.log")
+
+    def attempts_before(self) -> int:
+        """The highest attempt that an earlier launch has logged: later ones go on from it, and overwrite nothing."""
+        found = (re.fullmatch(r".+\.(\d+)\.log", log.name) for log in (self.path / "logs").glob("*.log"))
+        return max((int(match[1]) for match in found if match), default=0)
+
+    def token(self) -> str:
+        """The run token. RequestError if it cannot be read."""
+        try:
+            return self.token_file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise RequestError(f"{self.token_file}: cannot be read: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Sweep the sockets' folder. May be called again."""
+        folder = self.ipc
+        if folder is not None:
+            sweep(folder)
+            (self.path / "ipc").unlink(missing_ok=True)
+
+
+def make(name: str, run_dir: Path | None = None, *, resume: bool = False, root: Path = RUNS_OUT) -> RunDirectory:
+    """Make a new run's directory, or enter one to resume it. RequestError where that would mix two runs."""
+    if resume:
+        directory = inspect(_required(run_dir))
+        if is_held(directory.path):
+            raise RequestError(f"{directory.path}: its run is still going on; `headrace watch` shows it")
+    else:
+        directory = RunDirectory(_fresh(name, root) if run_dir is None else _empty(run_dir))
+    for folder in (directory.checkpoints, directory.path / "logs"):
+        folder.mkdir(exist_ok=True)
+    directory.close()
+    sweep_stale()
+    private = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name[:12]}-", dir=ipc_base()))
+    (private / "owner").write_text(f"{os.getpid()} {_started(os.getpid())}\n", encoding="utf-8")
+    (directory.path / "ipc").write_text(f"{private}\n", encoding="utf-8")
+    _write_token(directory.token_file)
+    return directory
+
+
+def inspect(path: Path) -> RunDirectory:
+    """The directory of a run that has been started. RequestError if it is none."""
+    path = path.expanduser().resolve()
+    directory = RunDirectory(path)
+    if not path.is_dir():
+        raise RequestError(f"{path}: no such directory")
+    if not directory.ledger.is_file() or not directory.run_file.is_file():
+        raise RequestError(f"{path}: holds no run (no run.toml with a ledger.sqlite)")
+    return directory
+
+
+def newest(root: Path = RUNS_OUT) -> RunDirectory:
+    """The run that was started last. RequestError if there is none."""
+    ledgers = sorted(root.glob("*/ledger.sqlite"), key=lambda ledger: (ledger.parent / "run.toml").stat().st_mtime)
+    if not ledgers:
+        raise RequestError(f"{root.resolve()}: holds no runs; start one with `headrace run`")
+    return inspect(ledgers[-1].parent)
+
+
+def last_words(log: Path, lines: int = LAST_WORDS_LINES) -> str:
+    """The last lines of a log, or "" where there is none; at most 8 KiB."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def ipc_base() -> Path:
+    """Where sockets' folders are made: the user's runtime folder, or /tmp where there is none or its path is long."""
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108 - mkdtemp below is private
+    usable = base.is_dir() and os.access(base, os.W_OK) and len(os.fsencode(base)) <= MAX_IPC - 25
+    return base if usable else Path("/tmp")  # noqa: S108
+
+
+def sweep(folder: Path) -> None:
+    """Remove a sockets' folder, if it is one of ours (name, owner, the file `owner` in it) and no link."""
+    with suppress(OSError):
+        status = folder.lstat()
+        ours = folder.name.startswith(PREFIX) and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+        if ours and (folder / "owner").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_stale() -> None:
+    """Remove the folders of launchers that are gone for a minute or more."""
+    for folder in ipc_base().glob(f"{PREFIX}*"):
+        with suppress(OSError, ValueError):
+            pid, started = (folder / "owner").read_text(encoding="utf-8").split()
+            old = time.time() - folder.stat().st_mtime > STALE_SECONDS
+            if old and _started(int(pid)) != started:
+                sweep(folder)
+
+
+def _started(pid: int) -> str:
+    """When a process was created, as text; "gone" where there is none."""
+    import psutil
+
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return "gone"
+
+
+def _required(run_dir: Path | None) -> Path:
+    if run_dir is None:
+        raise RequestError("--resume needs --run-dir: which run is to go on?")
+    return run_dir
+
+
+def _fresh(name: str, root: Path) -> Path:
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    for again in range(1000):
+        path = (root / (f"{name}-{stamp}" + (f"-{again + 1}" if again else ""))).resolve()
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RequestError(f"{path}: cannot be made: {error.strerror}; choose another with --run-dir") from None
+        return path
+    raise RequestError(f"{root}: cannot make a new directory for {name}-{stamp}")
+
+
+def _empty(run_dir: Path) -> Path:
+    path = run_dir.expanduser().resolve()
+    if (path / "ledger.sqlite").exists():
+        raise RequestError(f"{path}: holds a run already; add --resume to go on with it, or choose another --run-dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        strange = sorted(entry.name for entry in path.iterdir() if entry.name not in OURS)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be used: {error.strerror}; choose another --run-dir") from None
+    if strange:
+        raise RequestError(f"{path}: holds other things ({', '.join(strange[:5])}); choose an empty --run-dir")
+    return path
+
+
+def _write_token(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(new_token() + "\n")

@@ -1,0 +1,309 @@
+"""When a role is started, restarted, given up and ended: decisions only, no process and no clock.
+
+    supervisor = Supervisor({"tracker": "tracker", "actor-0": "actor"}, restarts=5, backoff_seconds=0.5)
+    actions = supervisor.handle(Begin(), now)
+
+Invariant: a role has at most one process (no Spawn before the Exited of the attempt before it); no role is spawned more
+than `restarts` + 1 times within 60 s; nothing but the tracker is spawned while the tracker is down; after Stopping
+nothing but the tracker is spawned; and from the first event that ends the run EndRun follows within bounded time, when
+Tick comes, whatever the processes do. After EndRun there are no actions.
+
+The end goes in steps, each of at most `step_seconds`: actors, then learners, then the tracker. Who is late gets
+SIGTERM, `grace` seconds later SIGKILL, and is said to have been late. A process that could not be killed, or that came
+after it was given up, is left to the engine's `close`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from launcher.decisions import (
+    Action,
+    AskStop,
+    Begin,
+    EndRun,
+    Event,
+    GiveUp,
+    Interrupt,
+    Kill,
+    Kind,
+    Report,
+    RoleExited,
+    RoleStarted,
+    Spawn,
+    Stopping,
+    Terminate,
+)
+
+WINDOW_SECONDS = 60.0
+MAX_BACKOFF_SECONDS = 15.0
+START_SECONDS = 60.0
+"""A process that was asked for and has not started by then will not (the nursery hangs)."""
+UNKILLABLE_SECONDS = 5.0
+"""After SIGKILL: a process that the kernel holds is not waited for."""
+COMMIT_SECONDS = 3.0
+"""What the tracker has after SIGTERM, for its last commit."""
+
+State = Literal["idle", "waiting", "starting", "running", "gone"]
+
+
+# --- the policy ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RoleState:
+    """What is known of one role."""
+
+    name: str
+    kind: Kind
+    state: State = "idle"
+    attempt: int = 0
+    due: float = 0.0
+    """When it is spawned (waiting), or given up on (starting)."""
+    exits: deque[float] = field(default_factory=deque)
+    """Unexpected exits within the last 60 s."""
+    restarts: int = 0
+    signalled: float | None = None
+    """When it got SIGTERM."""
+    killed: float | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether there is, or may be, a process."""
+        return self.state in {"starting", "running"}
+
+
+class Supervisor:
+    """The restart policy of one launcher. `handle` is the only door; times are seconds of any one clock."""
+
+    def __init__(
+        self,
+        roles: Mapping[str, Kind],
+        *,
+        restarts: int = 5,
+        backoff_seconds: float = 0.5,
+        step_seconds: float = 5.0,
+        grace: float = 1.0,
+        attempts_before: int = 0,
+    ) -> None:
+        """`attempts_before`: what earlier launches of a resumed run have used, so that attempts (and logs) are new."""
+        order = sorted(roles.items(), key=lambda item: ("tracker", "learner", "actor").index(item[1]))
+        self.roles = {name: RoleState(name, kind, attempt=attempts_before) for name, kind in order}
+        self.phase: Literal["idle", "running", "stopping", "ended"] = "idle"
+        self.reason = ""
+        self.failed = False
+        self._status = 0
+        self._restarts, self._backoff = restarts, backoff_seconds
+        self._step_seconds, self._grace = step_seconds, grace
+        self._steps: list[tuple[Kind, ...]] = [("actor",), ("learner",), ("tracker",)]
+        self._step_end = 0.0
+        self._aborted = False
+        self._attempts_before = attempts_before
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What to do about an event at time `now`, in this order."""
+        if self.phase == "ended":
+            return []
+        actions: list[Action] = []
+        match event:
+            case Begin() if self.phase == "idle":
+                self.phase = "running"
+                for role in self.roles.values():
+                    role.state, role.due = "waiting", now
+            case RoleStarted():
+                role = self.roles[event.role]
+                if role.attempt == event.attempt and role.state == "starting":
+                    role.state = "running"
+                    # Signals meant for it before it was born reached nobody.
+                    role.signalled = role.killed = None
+            case RoleExited():
+                actions += self._exited(event, now)
+            case Stopping() if self.phase != "stopping":
+                self._stop(event.reason, event.failed, now)
+            case Interrupt() if self.phase == "stopping":
+                self._abort(now)
+            case Interrupt():
+                self._stop(event.reason, False, now)
+                actions.append(AskStop(event.reason, False))
+            case _:
+                pass
+        return actions + self._advance(now)
+
+    def wake(self) -> float | None:
+        """When the next Tick is needed at the latest, or None."""
+        if self.phase in {"idle", "ended"}:
+            return None
+        down = not self._tracker_lives()
+        times = []
+        for role in self.roles.values():
+            held = role.state == "waiting" and role.kind != "tracker" and down
+            if role.state in {"waiting", "starting"} and not held:
+                times.append(role.due)
+            if role.lives and role.killed is not None:
+                times.append(role.killed + UNKILLABLE_SECONDS)
+            elif role.lives and role.signalled is not None:
+                times.append(role.signalled + self._grace_of(role))
+            elif self.phase == "stopping" and self._steps and role.kind in self._steps[0] and role.state != "gone":
+                times.append(self._step_end)
+        return min(times, default=None)
+
+    # --- exits and restarts ---
+
+    def _exited(self, event: RoleExited, now: float) -> list[Action]:
+        role = self.roles[event.role]
+        if event.attempt != role.attempt or not role.lives:
+            return []
+        asked = role.signalled is not None
+        role.state, role.signalled, role.killed = "gone", None, None
+        expected = self.phase == "stopping" and (asked or event.status == 0)
+        restart_in: float | None = None
+        told: list[Action] = []
+        if not expected and (self.phase == "running" or role.kind == "tracker"):
+            restart_in, told = self._again(role, event.status, event.last_words, now)
+        report = Report(
+            event.role, event.attempt, event.status, signal_name(event.status), expected, event.last_words, restart_in
+        )
+        return [report, *told]
+
+    def _again(
+        self, role: RoleState, status: int | None, last_words: str, now: float
+    ) -> tuple[float | None, list[Action]]:
+        """Restart it in how many seconds, or None and what follows from giving up."""
+        while role.exits and role.exits[0] <= now - WINDOW_SECONDS:
+            role.exits.popleft()
+        role.exits.append(now)
+        how = describe(status)
+        if status == 2:
+            return None, self._give_up(role, f"{role.name} was asked for what cannot be ({how})", last_words, 2, now)
+        if len(role.exits) > self._restarts:
+            times = f"{len(role.exits)} times within {WINDOW_SECONDS:.0f} s" if len(role.exits) > 1 else "once"
+            return None, self._give_up(role, f"{role.name} ended {times}, last with {how}", last_words, 1, now)
+        wait = min(self._backoff * 2.0 ** (len(role.exits) - 1), MAX_BACKOFF_SECONDS)
+        if self.phase == "stopping":
+            wait = 0.0  # only the tracker comes here: everyone waits for it
+            self._step_end = now + self._step_seconds
+        role.state, role.due = "waiting", now + wait
+        return wait, []
+
+    def _give_up(self, role: RoleState, reason: str, last_words: str, status: int, now: float) -> list[Action]:
+        role.state = "gone"
+        actions: list[Action] = [GiveUp(role.name, reason, last_words)]
+        was_stopping = self.phase == "stopping"
+        if not was_stopping:
+            self._stop(reason, True, now)
+        if not self.failed:
+            self.failed, self.reason = True, f"{reason}, while stopping: {self.reason}"
+        self._status = max(self._status, status)
+        if role.kind == "tracker":
+            self._abort(now)  # nobody is left who could tell the others to stop
+        elif not was_stopping:
+            actions.append(AskStop(reason, True))
+        return actions
+
+    # --- the end ---
+
+    def _stop(self, reason: str, failed: bool, now: float) -> None:
+        self.phase, self.reason, self.failed = "stopping", reason, failed
+        self._status = max(self._status, int(failed))
+        self._step_end = now + self._step_seconds
+        for role in self.roles.values():
+            if role.state == "waiting" and role.kind == "tracker":
+                role.due = now  # everyone waits for it
+            elif role.state in {"idle", "waiting"}:
+                role.state = "gone"
+
+    def _abort(self, now: float) -> None:
+        if self._aborted:
+            return
+        self._aborted = True
+        self._steps = [("actor", "learner"), ("tracker",)]
+        self._step_end = now
+        for role in self.roles.values():
+            if role.state == "waiting":
+                role.state = "gone"
+
+    # --- what time brings ---
+
+    def _advance(self, now: float) -> list[Action]:
+        actions = self._spawns(now)
+        if self.phase in {"running", "stopping"}:
+            for role in self.roles.values():
+                if role.state == "starting" and now >= role.due:
+                    role.due = now + START_SECONDS
+                    reason = f"{role.name} was asked for and no process came within {START_SECONDS:.0f} s"
+                    if role.kind == "tracker" or self.phase == "running":
+                        actions += self._give_up(role, reason, "", 1, now)
+        if self.phase == "stopping":
+            actions += self._end(now)
+        return actions
+
+    def _spawns(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for role in self.roles.values():
+            if role.state != "waiting" or now < role.due:
+                continue
+            if role.kind != "tracker" and not self._tracker_lives():
+                continue  # a dead tracker is restarted first
+            role.restarts += role.attempt > self._attempts_before
+            role.attempt += 1
+            role.state, role.due = "starting", now + START_SECONDS
+            actions.append(Spawn(role.name, role.attempt))
+        return actions
+
+    def _end(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        while self._steps:
+            left = [role for role in self.roles.values() if role.kind in self._steps[0] and role.state != "gone"]
+            for role in left:
+                actions += self._hasten(role, now)
+            if any(role.state != "gone" for role in left):
+                return actions
+            self._steps.pop(0)
+            self._step_end = now if self._aborted else now + self._step_seconds
+        self.phase = "ended"
+        return [*actions, EndRun(self.reason, self.failed, max(self._status, int(self.failed)))]
+
+    def _tracker_lives(self) -> bool:
+        """Whether the tracker has a process; true where there is none to supervise (a joining host)."""
+        return all(role.lives for role in self.roles.values() if role.kind == "tracker")
+
+    def _grace_of(self, role: RoleState) -> float:
+        return max(self._grace, COMMIT_SECONDS) if role.kind == "tracker" else self._grace
+
+    def _hasten(self, role: RoleState, now: float) -> list[Action]:
+        if role.killed is not None and now >= role.killed + UNKILLABLE_SECONDS:
+            role.state = "gone"
+        if role.state == "gone" or (role.signalled is None and now < self._step_end):
+            return []
+        why = "the run is aborted" if self._aborted else f"still there {self._step_seconds:.0f} s after it was to end"
+        if role.state == "waiting":
+            role.state = "gone"
+            return []
+        if role.signalled is None:
+            role.signalled = now
+            return [Terminate(role.name, why)]
+        if role.killed is None and now >= role.signalled + self._grace_of(role):
+            role.killed = now
+            return [Kill(role.name, f"{why}, and deaf to SIGTERM")]
+        return []
+
+
+def signal_name(status: int | None) -> str | None:
+    """SIGKILL for -9; None where it was no signal, or nobody knows."""
+    if status is None or status >= 0:
+        return None
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def describe(status: int | None) -> str:
+    """An exit in words."""
+    if status is None:
+        return "an unknown status"
+    return signal_name(status) or f"status {status}"

@@ -1,0 +1,66 @@
+"""Fragments of trajectories: what makes one usable, and how many become one batch.
+
+A fragment is [T, B, ...] arrays, B columns being agents x environments under next-step autoreset: `observations`
+[T+1, B, ...] (or `observations/<leaf>`), `actions`, `log_probabilities`, `rewards`, `terminated`, `truncated`, `valid`
+[T, B], and `masks` [T+1, B, n] where actions are masked. Invariant: what `check` lets through has the spaces' shapes
+and dtypes and only finite rewards and log-probabilities, so that no later step can fail on it or be poisoned by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from actors.spaces import ActionSpec, ObservationSpec
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
+FLAGS = ("terminated", "truncated", "valid")
+NUMBERS = ("rewards", "log_probabilities")
+
+
+def observation_keys(observation: ObservationSpec) -> dict[str, str]:
+    """Leaf name → key in a fragment."""
+    return {leaf.name: f"observations/{leaf.name}" if leaf.name else "observations" for leaf in observation.leaves}
+
+
+def check(arrays: Arrays, observation: ObservationSpec, action: ActionSpec) -> None:
+    """Raise ValueError, naming the array, unless these are a fragment of those spaces."""
+    rewards = arrays.get("rewards")
+    if rewards is None or rewards.ndim != 2 or 0 in rewards.shape:
+        raise ValueError(f"rewards must be [T, B], not {None if rewards is None else list(rewards.shape)}")
+    steps, width = rewards.shape
+    expected: dict[str, tuple[tuple[int, ...], str]] = {
+        "actions": ((steps, width, *action.shape), action.dtype),
+        **dict.fromkeys(NUMBERS, ((steps, width), "float32")),
+        **dict.fromkeys(FLAGS, ((steps, width), "bool")),
+    }
+    keys = observation_keys(observation)
+    for leaf in observation.leaves:
+        expected[keys[leaf.name]] = ((steps + 1, width, *leaf.shape), leaf.dtype)
+    if action.masked:
+        expected["masks"] = ((steps + 1, width, action.mask_size), "bool")
+    if arrays.keys() != expected.keys():
+        raise ValueError(f"a fragment here has {sorted(expected)}, this one {sorted(arrays)}")
+    for name, (shape, dtype) in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"{name} must be {dtype}{list(shape)}, not {array.dtype}{list(array.shape)}")
+    valid = arrays["valid"]
+    for name in NUMBERS:
+        if not np.isfinite(arrays[name][valid]).all():
+            raise ValueError(f"{name} are not finite")
+
+
+def join(fragments: Sequence[Arrays]) -> list[Arrays]:
+    """Fragments side by side along B, in fresh arrays: one for each length T among them."""
+    groups: dict[int, list[Arrays]] = {}
+    for arrays in fragments:
+        groups.setdefault(len(arrays["rewards"]), []).append(arrays)
+    return [
+        {name: np.concatenate([arrays[name] for arrays in group], axis=1) for name in group[0]}
+        for group in groups.values()
+    ]

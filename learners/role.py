@@ -1,0 +1,166 @@
+"""A learner: binds its hub, takes up its newest checkpoint, learns, and offers checkpoints.
+
+Invariant: it holds no file; what is to outlive it goes to the tracker as a fact or a checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actors.spaces import ActionSpec, ObservationSpec
+from broker import messages as m
+from broker.arrays import from_bytes, to_bytes
+from broker.errors import DamagedCheckpoint
+from broker.hub import Hub
+from broker.liveness import Liveness
+from broker.reactor import Reactor
+from broker.station import Spec, Station
+from learners.algorithm import AlgorithmContext, build_algorithm
+from learners.loop import LearnerLoop
+
+LAST_CHECKPOINT = 4.0
+"""Seconds that the last checkpoint may take at the end of a run."""
+
+
+def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
+    """Run one learner to its end. What it raises is its last word."""
+    import torch
+
+    torch.set_num_threads(1)
+    asyncio.run(learn(Spec.of(plain), ending))
+
+
+async def learn(spec: Spec, ending: threading.Event) -> None:
+    """The whole life of a learner."""
+    assert spec.policy is not None
+    identity = spec.identity()
+    reactor = Reactor(f"{spec.role}-io")
+    loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(arrived.set)
+
+    hub = Hub(
+        reactor,
+        identity,
+        _address(spec),
+        insecure=spec.run["tracker"]["insecure"],
+        liveness=Liveness(),
+        on_delivery=wake,
+    )
+    algorithm = build_algorithm(spec.run["learner"]["algorithm"], context_of(spec))
+    station = Station.open(spec, ending, serves=hub.address, identity=identity, reactor=reactor)
+    reason = "failed"
+    try:
+        station.doing = "asking where to resume"
+        point, content = station.tracker.restore(spec.policy)
+        learner = LearnerLoop(
+            station,
+            hub,
+            algorithm,
+            spec.policy,
+            point.life,
+            0,
+            spec.run["learner"]["max_staleness"],
+        )
+        checkpoints = Checkpoints(station, learner, spec.run["learner"]["checkpoint_seconds"])
+        learner.checkpoint = checkpoints.offer_if_due
+        if content is not None:
+            checkpoints.take_up(content, point)
+        await learner.run(arrived)
+        hub.set_phase("stopping", station.tracker.reason)
+        if learner.updates:
+            station.doing = "the last checkpoint"
+            checkpoints.offer()
+            station.tracker.wait_durable(LAST_CHECKPOINT)
+        reason = "the run is ending"
+    finally:
+        station.close(reason)
+
+
+class Checkpoints:
+    """When a checkpoint is offered, and what is in it."""
+
+    def __init__(self, station: Station, learner: LearnerLoop, every: float) -> None:
+        self._station, self._learner, self._every = station, learner, every
+        self._last = time.monotonic()
+
+    def offer_if_due(self) -> None:
+        """Offer one if the interval has passed and the one before is durable."""
+        if time.monotonic() - self._last >= self._every and not self._station.tracker.offering:
+            self.offer()
+
+    def offer(self) -> None:
+        """Offer a snapshot of now."""
+        learner = self._learner
+        self._last = time.monotonic()
+        content = to_bytes(
+            {
+                "policy": learner.policy,
+                "version": list(learner.version),
+                "updates": learner.updates,
+                "agent_steps": learner.agent_steps,
+                "parameters": learner.algorithm.parameters(),
+                "algorithm": learner.algorithm.snapshot(),
+            }
+        )
+        self._station.tracker.offer_checkpoint(learner.policy, learner.version, content)
+
+    def take_up(self, content: bytes, point: m.RestorePoint) -> None:
+        """Go on from a checkpoint: the next life begins at its number + 1."""
+        learner = self._learner
+        tree = from_bytes(content)
+        if tree["policy"] != learner.policy:
+            raise DamagedCheckpoint(f"this checkpoint is of {tree['policy']!r}, not of {learner.policy!r}")
+        learner.algorithm.restore(tree["algorithm"])
+        learner.updates, learner.agent_steps = tree["updates"], tree["agent_steps"]
+        learner.number = tree["version"][1] + 1
+        lost = point.seen[1] - tree["version"][1] if point.seen else 0
+        self._station.tracker.fact(
+            "resumed",
+            {"policy": learner.policy, "from": tree["version"], "life": learner.life, "updates_lost": max(0, lost)},
+        )
+
+
+def _address(spec: Spec) -> str:
+    """A fresh address for each incarnation: a changed endpoint means a new socket, and no frame of the old one."""
+    if spec.tracker.startswith("ipc://"):
+        return f"ipc://{Path(spec.sockets) / f'l{spec.index}-{secrets.token_hex(4)}'}"
+    host = spec.tracker.removeprefix("tcp://").rsplit(":", 1)[0]
+    return f"tcp://{host}:0"
+
+
+def context_of(spec: Spec) -> AlgorithmContext:
+    """What the algorithm is told: its policy, its spaces, its settings, the size of the run."""
+    run, described = spec.run, spec.plan["policies"][spec.policy]
+    observation, action = described.get("observation"), described.get("action")
+    return AlgorithmContext(
+        policy=str(spec.policy),
+        observation=ObservationSpec.from_plain(observation) if observation else None,
+        action=ActionSpec.from_plain(action) if action else None,
+        network=run["policies"]["network"],
+        network_settings=run["policies"]["settings"],
+        settings=run["learner"]["settings"],
+        normalise=tuple((run.get("environment") or {}).get("normalise", ())),
+        device=device_of(run["learner"]["device"]),
+        seed=spec.seed * 7919 + spec.index,
+        actors=run["actors"]["processes"],
+        environments=run["actors"]["environments"],
+        agents=max(1, len(described.get("agents", ()))),
+        fragment_steps=run["learner"]["fragment_steps"],
+    )
+
+
+def device_of(asked: str) -> str:
+    """Where it learns: "auto" is cuda where there is one, else cpu."""
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

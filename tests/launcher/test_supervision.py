@@ -1,0 +1,247 @@
+"""The restart policy, without a process or a clock."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.decisions import (
+    Action,
+    AskStop,
+    Begin,
+    EndRun,
+    Event,
+    GiveUp,
+    Interrupt,
+    Kill,
+    Kind,
+    Report,
+    RoleExited,
+    RoleStarted,
+    Spawn,
+    Stopping,
+    Terminate,
+    Tick,
+)
+from launcher.supervision import WINDOW_SECONDS, Supervisor
+
+ROLES: dict[str, Kind] = {"actor-0": "actor", "actor-1": "actor", "learner-a": "learner", "tracker": "tracker"}
+
+
+def running(**options: float) -> Supervisor:
+    supervisor = Supervisor(ROLES, **options)  # type: ignore[arg-type]
+    for action in supervisor.handle(Begin(), 0.0):
+        assert isinstance(action, Spawn)
+        supervisor.handle(RoleStarted(action.role, action.attempt, 100), 0.0)
+    return supervisor
+
+
+def of(kind: type, actions: list[Action]) -> list[Action]:
+    return [action for action in actions if isinstance(action, kind)]
+
+
+def test_the_tracker_is_first_then_learners_then_actors() -> None:
+    actions = Supervisor(ROLES).handle(Begin(), 0.0)
+    assert actions == [Spawn("tracker", 1), Spawn("learner-a", 1), Spawn("actor-0", 1), Spawn("actor-1", 1)]
+
+
+def test_a_fallen_role_comes_back_after_a_wait_that_doubles() -> None:
+    supervisor = running(backoff_seconds=0.5)
+    report = supervisor.handle(RoleExited("actor-0", 1, -9, "words"), 10.0)
+    assert report == [Report("actor-0", 1, -9, "SIGKILL", False, "words", 0.5)]
+    assert supervisor.wake() == 10.5
+    assert supervisor.handle(Tick(), 10.4) == []
+    assert supervisor.handle(Tick(), 10.5) == [Spawn("actor-0", 2)]
+    supervisor.handle(RoleStarted("actor-0", 2, 7), 10.6)
+    assert supervisor.handle(RoleExited("actor-0", 2, 0), 11.0)[0] == Report("actor-0", 2, 0, None, False, "", 1.0)
+    assert supervisor.roles["actor-0"].restarts == 1
+
+
+def test_a_budget_spent_ends_the_run_with_the_last_words() -> None:
+    supervisor = running(restarts=1, backoff_seconds=0.0)
+    assert Spawn("learner-a", 2) in supervisor.handle(RoleExited("learner-a", 1, 1, "one"), 1.0)
+    actions = supervisor.handle(RoleExited("learner-a", 2, 1, "two"), 2.0)
+    (gave_up,) = of(GiveUp, actions)
+    assert isinstance(gave_up, GiveUp)
+    assert "2 times within 60 s" in gave_up.reason
+    assert gave_up.last_words == "two"
+    assert AskStop(gave_up.reason, True) in actions
+    assert supervisor.phase == "stopping"
+
+
+def test_what_is_long_ago_does_not_count() -> None:
+    supervisor = running(restarts=1, backoff_seconds=0.0)
+    for attempt in range(1, 8):
+        now = attempt * (WINDOW_SECONDS + 1)
+        assert Spawn("actor-1", attempt + 1) in supervisor.handle(RoleExited("actor-1", attempt, 1), now)
+
+
+def test_a_wrong_request_is_not_tried_again() -> None:
+    supervisor = running()
+    actions = supervisor.handle(RoleExited("learner-a", 1, 2, "no cuda"), 1.0)
+    assert of(GiveUp, actions)
+    for role in ("actor-0", "actor-1", "tracker"):
+        actions = supervisor.handle(RoleExited(role, 1, 0), 2.0)
+    (end,) = of(EndRun, actions)
+    assert isinstance(end, EndRun)
+    assert (end.status, end.failed) == (2, True)
+
+
+def test_others_wait_for_a_dead_tracker() -> None:
+    supervisor = running(backoff_seconds=1.0)
+    supervisor.handle(RoleExited("actor-0", 1, 1), 1.0)
+    supervisor.handle(RoleExited("tracker", 1, 1), 1.5)
+    assert supervisor.handle(Tick(), 2.2) == []
+    assert supervisor.wake() == 2.5
+    assert supervisor.handle(Tick(), 2.5) == [Spawn("tracker", 2), Spawn("actor-0", 2)]
+
+
+def test_the_end_in_good_order() -> None:
+    supervisor = running()
+    assert supervisor.handle(Stopping("180 seconds are over"), 100.0) == []
+    for role in ("actor-0", "actor-1", "learner-a"):
+        (report,) = supervisor.handle(RoleExited(role, 1, 0), 101.0)
+        assert isinstance(report, Report)
+        assert report.expected
+    assert EndRun("180 seconds are over", False, 0) in supervisor.handle(RoleExited("tracker", 1, 0), 101.5)
+    assert supervisor.handle(Interrupt(), 102.0) == []
+
+
+def test_who_is_late_is_terminated_then_killed_and_the_next_step_has_its_own_time() -> None:
+    supervisor = running()
+    supervisor.handle(Stopping("enough"), 100.0)
+    supervisor.handle(RoleExited("actor-0", 1, 0), 101.0)
+    assert supervisor.wake() == 105.0
+    (late,) = supervisor.handle(Tick(), 105.0)
+    assert isinstance(late, Terminate)
+    assert late.role == "actor-1"
+    assert supervisor.wake() == 106.0
+    (deaf,) = supervisor.handle(Tick(), 106.0)
+    assert isinstance(deaf, Kill)
+    (report,) = supervisor.handle(RoleExited("actor-1", 1, -9), 106.1)
+    assert isinstance(report, Report)
+    assert report.expected
+    assert supervisor.handle(Tick(), 111.0) == []
+    assert of(Terminate, supervisor.handle(Tick(), 111.1)) == [
+        Terminate("learner-a", "still there 5 s after it was to end")
+    ]
+
+
+def test_a_tracker_that_falls_while_stopping_is_restarted_at_once() -> None:
+    supervisor = running()
+    supervisor.handle(Stopping("enough"), 100.0)
+    assert Spawn("tracker", 2) in supervisor.handle(RoleExited("tracker", 1, -9), 101.0)
+
+
+def test_the_first_interrupt_asks_the_second_aborts() -> None:
+    supervisor = running()
+    assert supervisor.handle(Interrupt(), 1.0) == [AskStop("interrupted", False)]
+    ended = supervisor.handle(Interrupt(), 1.5)
+    assert {action.role for action in ended if isinstance(action, Terminate)} == {"actor-0", "actor-1", "learner-a"}
+
+
+def test_a_role_that_is_born_while_it_is_ended_is_still_ended() -> None:
+    supervisor = Supervisor(ROLES)
+    supervisor.handle(Begin(), 0.0)
+    supervisor.handle(Interrupt(), 0.1)
+    supervisor.handle(Interrupt(), 0.2)
+    assert Terminate("actor-0", "the run is aborted") in supervisor.handle(RoleStarted("actor-0", 1, 9), 0.3)
+
+
+def test_a_nursery_that_hangs_ends_the_run() -> None:
+    supervisor = Supervisor(ROLES)
+    supervisor.handle(Begin(), 0.0)
+    supervisor.handle(RoleStarted("tracker", 1, 9), 0.0)
+    assert of(GiveUp, supervisor.handle(Tick(), 60.0))
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_tracker_given_up_aborts(status: int) -> None:
+    supervisor = running(restarts=0)
+    actions = supervisor.handle(RoleExited("tracker", 1, status), 1.0)
+    assert len(of(Terminate, actions)) == 3
+    assert not of(AskStop, actions)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["exit", "exit", "start", "tick", "tick", "stop", "interrupt", "stray"]),
+        st.sampled_from(sorted(ROLES)),
+        st.sampled_from([0, 1, -9, None, 2]),
+        st.floats(0.0, 9.0),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS, st.integers(0, 3), st.booleans())
+def test_the_invariants_hold_whatever_happens(steps: list, restarts: int, obedient: bool) -> None:  # type: ignore[type-arg]
+    supervisor = Supervisor(ROLES, restarts=restarts, backoff_seconds=0.5)
+    alive: dict[str, int] = {}
+    attempts: dict[str, int] = defaultdict(int)
+    spawned: dict[str, list[float]] = defaultdict(list)
+    now, ended, stopped_at = 0.0, False, None
+
+    def give(event: Event) -> None:
+        nonlocal ended, stopped_at
+        if isinstance(event, RoleExited) and alive.get(event.role) == event.attempt:
+            del alive[event.role]
+        tracker_was = "tracker" in alive
+        stopping = supervisor.phase == "stopping" or isinstance(event, Stopping | Interrupt)
+        actions = supervisor.handle(event, now)
+        assert not (ended and actions)
+        for action in actions:
+            assert not ended  # EndRun is the last
+            if isinstance(action, Spawn):
+                assert action.role not in alive
+                assert action.attempt == attempts[action.role] + 1
+                assert action.role == "tracker" or (not stopping and (tracker_was or "tracker" in alive))
+                alive[action.role] = attempts[action.role] = action.attempt
+                spawned[action.role] = [t for t in spawned[action.role] if t > now - WINDOW_SECONDS] + [now]
+                assert len(spawned[action.role]) <= restarts + 1
+            elif isinstance(action, EndRun):
+                ended = True
+                assert action.status in ((1, 2) if action.failed else (0,))
+            elif isinstance(action, Kill) and obedient:
+                killed.append(action.role)
+        if supervisor.phase == "stopping" and stopped_at is None:
+            stopped_at = now
+        wake = supervisor.wake()
+        assert ended or supervisor.phase == "idle" or wake is None or wake > now or event != Tick()
+
+    killed: list[str] = []
+    give(Begin())
+    for what, role, status, seconds in steps:
+        now += seconds
+        match what:
+            case "exit" if role in alive:
+                give(RoleExited(role, alive[role], status))
+            case "start" if role in alive:
+                give(RoleStarted(role, alive[role], 1))
+            case "stop":
+                give(Stopping("enough"))
+            case "interrupt":
+                give(Interrupt())
+            case "stray":
+                give(RoleExited(role, attempts[role] + 5, status))
+            case _:
+                give(Tick())
+    if stopped_at is None:
+        stopped_at = now
+        give(Interrupt())
+    begun = now
+    while not ended:  # nobody ends by itself any more
+        wake = supervisor.wake()
+        assert wake is not None
+        now = max(now, wake)
+        give(Tick())
+        while killed:
+            role = killed.pop()
+            if role in alive:
+                give(RoleExited(role, alive[role], -9))
+    # Three steps, each with its own patience, SIGTERM, SIGKILL and what the kernel holds.
+    assert now - begun <= 3 * (5.0 + 3.0 + 5.0)

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.liveness import Event
+from tests.tracker import bodies as b
+from tracker.core import Committed, Core, Joined, Life, Now, Restoring, Settings, standard_folds
+from tracker.ledger import Ledger, LedgerFull
+from tracker.tasks import Request
+
+SECOND = 10**9
+
+
+class Shell:
+    """What the role does around the core: a real ledger, and a clock that the test holds."""
+
+    def __init__(self, path: Path, incarnation: str = b.TWO, **settings: Any) -> None:
+        self.ledger = Ledger(path / "ledger.sqlite")
+        self.folds = standard_folds()
+        self.folds.restore(self.ledger)
+        self.core = Core(Settings(**settings), self.folds, incarnation, self.ledger.last_sequences())
+        self.seconds = 0.0
+        self.sent: dict[str, int] = {}
+
+    @property
+    def now(self) -> Now:
+        return Now(1000 * SECOND + int(self.seconds * SECOND), self.seconds)
+
+    def send(self, source: str, *facts: tuple[str, Any]) -> None:
+        first = self.sent.get(source, 0) + 1
+        self.sent[source] = first + len(facts) - 1
+        self.core.accept(source, b.ONE, first, tuple((self.now.wall, kind, json.dumps(body)) for kind, body in facts))
+
+    def tick(self, later: float = 0.0) -> Committed:
+        self.seconds += later
+        batch = self.core.gather(self.now)
+        with self.ledger.commit():
+            positions = self.ledger.append(batch.rows)
+        return self.core.committed(positions)
+
+    def ticks(self, count: int = 3) -> list[tuple[str, Any]]:
+        return [(fact.kind, fact.body) for _ in range(count) for fact in self.tick().facts]
+
+    def start(self) -> None:
+        self.core.handle(Joined("learner-p", "learner", b.ONE))
+        self.core.handle(Joined("actor-0", "actor", b.ONE))
+        self.ticks()
+        assert self.core.standings.phase == "running"
+
+    @property
+    def phase(self) -> tuple[str, str]:
+        return self.core.standings.phase, self.core.standings.reason
+
+
+def test_the_phases_of_a_run(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, learners=frozenset({"learner-p"}), stop_env_steps=1000)
+    shell.ticks()
+    assert shell.phase == ("starting", "")
+    shell.core.handle(Joined("actor-0", "actor", b.ONE))
+    shell.ticks()
+    assert shell.phase[0] == "starting"  # an actor alone is no run
+    shell.start()
+    shell.send("actor-0", ("progress", b.progress(999)))
+    shell.ticks()
+    assert shell.phase[0] == "running"
+    shell.send("actor-0", ("progress", b.progress(1)))
+    shell.ticks()
+    assert shell.phase == ("stopping", "1,000 env steps were reached")
+    shell.core.handle(Event("actor-0", b.ONE, "left"))
+    shell.ticks()
+    assert shell.phase[0] == "stopping"
+    shell.core.handle(Event("learner-p", b.ONE, "left"))
+    shell.ticks()
+    assert shell.phase == ("ended", "1,000 env steps were reached")
+    assert not shell.core.standings.failed
+
+
+def test_seconds_count_over_all_lives_and_the_remainder_is_run(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, stop_seconds=100.0)
+    shell.start()
+    shell.tick(60.0)
+    shell.ledger.close()
+
+    back = Shell(tmp_path, "3" * 32, stop_seconds=100.0)  # the tracker alone came back, 5 s later: the run went on
+    back.seconds = 65.0
+    back.ticks()
+    assert back.phase[0] == "running"
+    assert back.core.seconds(back.now) == pytest.approx(65.0, abs=0.01)
+    back.core.standings.phases.clear()
+    back.tick(5.0)
+    back.ledger.close()
+
+    again = Shell(tmp_path, "4" * 32, stop_seconds=100.0, launch=2)  # a new launch, much later
+    again.seconds = 9000.0
+    again.start()
+    assert again.core.seconds(again.now) == pytest.approx(70.0, abs=0.01)
+    again.tick(29.0)
+    again.ticks()
+    assert again.phase[0] == "running"
+    again.tick(1.1)
+    again.ticks(1)
+    assert again.phase == ("stopping", "100 seconds were reached")
+
+
+def test_a_mean_return_stops_it(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, stop_return=5.0)
+    shell.start()
+    shell.send("actor-0", *[("episode", b.episode(5.0))] * 99)
+    shell.ticks()
+    assert shell.phase[0] == "running"
+    shell.send("actor-0", ("episode", b.episode(5.0)))
+    shell.ticks()
+    assert shell.phase == ("stopping", "a mean return of 5 over 100 episodes was reached")
+
+
+def test_the_launcher_asks_for_a_failed_stop_and_silence_has_an_end(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, ending_seconds=10.0)
+    shell.start()
+    shell.send("launcher", ("stop_request", {"reason": "actor-0 kept dying", "failed": True}))
+    shell.ticks()
+    assert shell.phase == ("stopping", "actor-0 kept dying")
+    shell.tick(10.0)
+    assert shell.phase[0] == "ended"
+    assert "no farewell from actor-0, learner-p within 10 s" in shell.phase[1]
+    assert shell.core.standings.failed
+
+
+def test_a_stop_request_of_an_earlier_launch_stops_nothing(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.start()
+    shell.send("launcher", ("stop_request", {"reason": "interrupted", "failed": False}))
+    shell.ticks()
+    shell.ledger.close()
+    again = Shell(tmp_path, "4" * 32, launch=2)
+    again.start()
+    assert again.phase[0] == "running"
+
+
+def test_nothing_is_durable_before_the_commit_and_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.start()
+    stored = shell.ledger.last_position
+    pages = shell.ledger._connection.execute("PRAGMA page_count").fetchone()[0]
+    shell.ledger._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    shell.send("actor-0", *[("alarm", {"text": "x" * 2000})] * 20)
+    shell.core.handle(Event("actor-0", b.ONE, "suspect"))
+    for _ in range(3):
+        with pytest.raises(LedgerFull):
+            shell.tick()
+    assert shell.ledger.last_position == stored
+    assert shell.core.inbox("actor-0", b.ONE).received == 20
+    assert shell.core.inbox("actor-0", b.ONE).durable == 0
+    shell.send("actor-0", ("alarm", {"text": "later"}))
+    shell.ledger._connection.execute("PRAGMA max_page_count = 1000000")
+    assert shell.tick().durable == {("actor-0", b.ONE): 20}
+    assert shell.tick().durable == {("actor-0", b.ONE): 21}
+    assert shell.ledger.last_position == stored + 22
+
+
+def test_holes_duplicates_and_facts_that_are_not_believed(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.start()
+    good = (5, "alarm", '{"text": "x"}')
+    assert shell.core.accept("a", b.ONE, 2, (good,)) == 0
+    assert shell.core.accept("a", b.ONE, 1, (good, (5, "alarm", "{}"), (5, "phase", '{"phase": "ended"}'))) == 3
+    assert shell.core.accept("a", b.ONE, 1, (good,)) == 3
+    assert shell.core.accept("tracker", b.ONE, 1, (good,)) == 1
+    shell.tick()
+    stored = [(row[1], row[3], row[5]) for row in shell.ledger.read_all() if row[1] != "tracker" or row[2] == b.ONE]
+    assert stored == [("a", 1, "alarm"), ("a", 2, "refused"), ("a", 3, "refused"), ("tracker", 1, "refused")]
+    assert shell.phase[0] == "running"
+    shell.tick(6.0)
+    assert (shell.core.standings.refused, shell.core.standings.duplicates) == (3, 1)
+
+
+def test_assignments_rest_on_the_ledger_and_the_superseded_get_none(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, lease_seconds=30.0)
+    shell.start()
+    ask = Request("actor-0", b.ONE, 1, 5)
+    shell.core.handle(ask)
+    assert shell.tick().answers[0].tasks == ()  # no work: said so, and the same request stays empty
+    shell.send("learner-p", ("mint", {"policy": "p", "tasks": [{"task": "a", "body": {}}, {"task": "b", "body": {}}]}))
+    shell.tick()
+    shell.core.handle(ask)
+    assert shell.tick().answers[0].tasks == ()
+    shell.core.handle(ask._replace(request=2))
+    answer = shell.tick().answers[0]
+    assert [task[0] for task in answer.tasks] == ["a", "b"]
+    assert answer.deadline == shell.now.wall + 30 * SECOND
+    shell.core.handle(ask._replace(request=2))
+    out = shell.tick()
+    assert (out.answers, out.facts) == ([answer], [])
+
+    shell.core.handle(Event("actor-0", b.ONE, "superseded"))
+    shell.core.handle(Joined("actor-0", "actor", b.TWO))
+    shell.core.handle(Event("actor-0", b.TWO, "alive"))
+    shell.tick()
+    assert shell.core.tasks.returned == 2
+    shell.core.handle(ask._replace(request=3))
+    shell.core.handle(ask._replace(incarnation=b.TWO))
+    answers = shell.tick().answers
+    assert [(answer.incarnation, len(answer.tasks)) for answer in answers] == [(b.TWO, 2)]
+    shell.tick(31.0)
+    assert shell.core.tasks.waiting == 2
+
+
+def test_a_learner_gets_a_life_once_per_incarnation(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.ticks()
+    shell.core.handle(Restoring("p", b.ONE))
+    shell.core.handle(Restoring("p", b.ONE))
+    assert shell.tick().lives == [Life("p", 1, b.ONE)]
+    shell.core.handle(Restoring("p", b.ONE))
+    out = shell.tick()
+    assert (out.lives, out.facts) == ([Life("p", 1, b.ONE)], [])
+    shell.core.handle(Restoring("p", b.TWO))
+    assert shell.tick().lives == [Life("p", 2, b.TWO)]
+    shell.core.handle(Restoring("p", b.ONE))
+    assert shell.tick().lives == []
+
+
+def test_epochs_are_closed_by_facts_and_are_differences(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, epoch_steps=100)
+    shell.start()
+    shell.send("actor-0", ("progress", b.progress(250, 500)), ("episode", b.episode()))
+    shell.tick()
+    assert [body for kind, body in shell.ticks(2) if kind == "epoch"] == [{"epoch": 1, "env_steps": 250}]
+    shell.send("actor-0", ("progress", b.progress(100, 7)))
+    shell.ticks()
+    closed = list(shell.core.epochs.closed)
+    assert [(epoch["env_steps"], epoch["episodes"], epoch["agent_steps"]) for epoch in closed] == [
+        (250, 1, {"p": 500}), (100, 0, {"p": 7}),
+    ]  # fmt: skip
+
+
+def test_a_restarted_tracker_waits_for_learners_before_it_ends(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, learners=frozenset({"learner-p"}))
+    shell.start()
+    shell.send("launcher", ("stop_request", {"reason": "enough", "failed": False}))
+    shell.ticks()
+    shell.ledger.close()
+    back = Shell(tmp_path, "3" * 32, learners=frozenset({"learner-p"}))
+    back.ticks()
+    assert back.phase[0] == "stopping"
+    back.core.handle(Joined("learner-p", "learner", b.ONE))
+    back.ticks()
+    assert back.phase[0] == "stopping"
+    back.core.handle(Event("learner-p", b.ONE, "left"))
+    back.ticks()
+    assert back.phase == ("ended", "enough")
+
+
+def test_snapshots_are_due_at_the_end(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.start()
+    assert shell.core.snapshots_due(shell.now) is None
+    shell.tick(61.0)
+    assert set(shell.core.snapshots_due(shell.now) or {}) == {"standings", "tasks", "epochs"}
+    assert shell.core.snapshots_due(shell.now) is None

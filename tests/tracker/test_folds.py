@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tracker import bodies as b
+from tracker.core import standard_folds
+from tracker.facts import Fact, Unfit, decode
+from tracker.folds import Folds
+from tracker.ledger import Ledger
+from tracker.standings import Standings
+from tracker.tallies import Returns, quantile
+
+numbers = st.one_of(st.none(), st.floats(-1e6, 1e6))
+policies = st.sampled_from(["p", "q"])
+tasks = st.sampled_from([f"t{index}" for index in range(6)])
+actors = st.sampled_from(["actor-0", "actor-1"])
+some = st.integers(0, 500)
+
+bodies: st.SearchStrategy[tuple[str, Any]] = st.one_of(
+    st.tuples(st.just("episode"), st.builds(b.episode, numbers, agents=st.integers(0, 3), policy=policies)),
+    st.tuples(st.just("progress"), st.builds(b.progress, some, some, policies)),
+    st.tuples(st.just("update"), st.builds(b.update, some, some, policies)),
+    st.tuples(st.just("run"), st.builds(b.run, st.integers(1, 3), st.sampled_from([{}, {"return": 1.0}, {"seconds": 9}]))),
+    st.tuples(st.just("spawned"), st.builds(b.spawned, actors, st.integers(1, 4))),
+    st.tuples(st.just("exited"), st.builds(b.exited, actors)),
+    st.tuples(st.just("mint"), st.builds(lambda p, t: {"policy": p, "tasks": [{"task": t, "body": {"q": 1}}]}, policies, tasks)),
+    st.tuples(
+        st.just("assign"),
+        st.builds(
+            lambda t, to, n: {"task": t, "to": to, "incarnation": b.ONE, "request": n, "deadline": n * 10},
+            tasks, actors, st.integers(1, 100),
+        ),
+    ),
+    st.tuples(st.just("outcome"), st.builds(lambda t: {"task": t, "score": 0.5, "policy": "p"}, tasks)),
+    st.tuples(st.just("rollout_error"), st.builds(lambda t, p: {"task": t, "traceback": "E", "permanent": p}, tasks, st.booleans())),
+    st.tuples(st.just("lease_returned"), st.builds(lambda t: {"task": t, "from": "actor-0", "reason": "expired"}, tasks)),
+    st.tuples(st.just("clock"), st.builds(lambda s: {"seconds": s}, st.floats(0, 1e5))),
+    st.tuples(st.just("phase"), st.builds(lambda p: {"phase": p, "reason": "r", "failed": False, "launch": 1}, st.sampled_from(["starting", "running"]))),
+    st.tuples(st.just("epoch"), st.builds(lambda n: {"epoch": n, "env_steps": n}, some)),
+    st.tuples(st.just("liveness"), st.builds(lambda r: {"role": r, "state": "lost", "incarnation": b.ONE}, actors)),
+    st.tuples(st.just("alarm"), st.builds(lambda text: {"text": text}, st.text(max_size=20))),
+)  # fmt: skip
+
+
+def feed(folds: Folds, facts: list[Fact]) -> None:
+    for fact in facts:
+        rows = [(fact.source, fact.incarnation, fact.sequence, fact.time, fact.kind, "")]
+        folds.apply(range(fact.position, fact.position + 1), rows, [fact.body])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(actors, bodies), max_size=150), st.integers(0, 150))
+def test_a_snapshot_and_the_tail_give_what_the_whole_gives(history: list[Any], cut: int) -> None:
+    facts = b.facts(*[(source, kind, body) for source, (kind, body) in history])
+    whole, first, second = standard_folds(), standard_folds(), standard_folds()
+    feed(whole, facts)
+    feed(first, facts[:cut])
+    kept = json.loads(json.dumps(first.snapshots(), allow_nan=False))
+    for name, fold in second.folds.items():
+        fold.restore(kept[name]["state"])
+    feed(second, facts[cut:])
+    assert json.dumps(second.snapshots()) == json.dumps(whole.snapshots())
+
+
+def test_restored_from_a_ledger_as_from_its_start(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    folds = standard_folds()
+    for part in range(4):
+        rows = [
+            ("actor-0", b.ONE, part * 50 + index + 1, index, "episode", b.text(b.episode(part + index / 7)))
+            for index in range(50)
+        ]
+        with ledger.commit():
+            positions = ledger.append(rows)
+        folds.apply(positions, rows, [decode(row[4], row[5]) for row in rows])
+        if part == 1:
+            with ledger.commit():
+                ledger.store_snapshots(folds.snapshots(), folds.position)
+    again = standard_folds()
+    again.restore(ledger)
+    assert again.position == folds.position == 200
+    assert again.snapshots() == folds.snapshots()
+    # a snapshot of another version is no help: from the start then
+    afresh = standard_folds()
+    for fold in afresh.folds.values():
+        fold.version = 99
+    afresh.restore(ledger)
+    assert afresh.folds["standings"].snapshot() == folds.folds["standings"].snapshot()
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "where"),
+    [
+        ("episode", "{}", "length"),
+        ("episode", '{"length": 1, "returns": {"a": "x"}, "policies": {}}', "returns.a"),
+        ("episode", '{"length": 1, "returns": {"a": NaN}, "policies": {}}', "Invalid JSON"),
+        ("episode", '{"length": 1, "returns": {"a": 1e999}, "policies": {}}', "returns.a"),
+        ("progress", '{"env_steps": -1, "agent_steps": {}}', "env_steps"),
+        ("update", "[1, 2]", "Input should be"),
+        ("alarm", '{"text": "x", "more": [NaN]}', "Invalid JSON"),
+        ("of-nobody", '{"x": -Infinity}', "Invalid JSON"),
+        ("of-nobody", "7", "Input should be"),
+        ("of-nobody", "{", "Invalid JSON"),
+        ("resumed", '{"policy": "p", "from": 3, "life": 1, "updates_lost": 0}', "from"),
+    ],
+)
+def test_a_body_that_is_unfit_is_named(kind: str, body: str, where: str) -> None:
+    with pytest.raises(Unfit, match=where):
+        decode(kind, body)
+
+
+def test_what_is_not_known_may_be_there() -> None:
+    assert decode("alarm", '{"text": "NaN is not Infinity"}')["text"]
+    assert decode("of-nobody", '{"a": [1, null]}') == {"a": [1, None]}
+    assert decode("alarm", '{"text": "x", "more": 1}')["more"] == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), max_size=700))
+def test_returns(values: list[float]) -> None:
+    tally = Returns()
+    for value in values:
+        tally.add(value)
+    if values:
+        assert tally.first == pytest.approx(statistics.fmean(values[:100]), abs=1e-9)
+        assert tally.mean == pytest.approx(statistics.fmean(values[-100:]), abs=1e-9)
+        assert 1 <= len(tally.sparkline) <= 60
+        assert min(values) - 1e-9 <= min(tally.sparkline) <= max(tally.sparkline) <= max(values) + 1e-9
+    else:
+        assert tally.first is tally.mean is None
+
+
+@given(st.dictionaries(st.integers(0, 50), st.integers(0, 20), max_size=20), st.sampled_from([0.5, 0.95, 1.0]))
+def test_a_quantile_is_the_nearest_rank(histogram: dict[int, int], share: float) -> None:
+    values = sorted(value for value, count in histogram.items() for _ in range(count))
+    found = quantile(histogram, share)
+    if not values:
+        assert found is None
+    else:
+        assert sum(value <= found for value in values) >= share * len(values)
+        assert sum(value < found for value in values) < share * len(values)
+
+
+def test_the_standings_count() -> None:
+    fold = Standings()
+    told = [
+        ("launcher", "run", b.run(stop={"return": 2.0})),
+        ("launcher", "spawned", b.spawned("actor-0")),
+        ("launcher", "exited", b.exited("actor-0")),
+        ("launcher", "spawned", b.spawned("actor-0", 2)),
+        ("tracker", "phase", {"phase": "running", "reason": "", "failed": False, "launch": 1}),
+        ("actor-0", "progress", b.progress(10, 30)),
+        ("actor-0", "episode", b.episode(None)),
+        ("learner-p", "update", b.update(5, 3)),
+        ("learner-p", "update", b.update(6, 9)),
+        *[("actor-0", "episode", b.episode(2.0, agents=3)) for _ in range(99)],
+        ("tracker", "clock", {"seconds": 50.0, "duplicates": 2}),
+        ("actor-0", "episode", b.episode(2.0)),
+        ("launcher", "run", b.run(2, stop={"return": 2.0})),
+        ("launcher", "spawned", b.spawned("actor-0")),
+    ]
+    for fact in b.facts(*told):
+        fold.apply(fact)
+    assert (fold.env_steps, fold.agent_steps, fold.episodes, fold.nonfinite) == (10, 30, 101, 1)
+    assert fold.returns.mean == 2.0
+    assert fold.solved_at == pytest.approx(50.0, abs=1e-3)
+    role = fold.roles["actor-0"]
+    assert (role.restarts, role.exits, role.running) == (1, 1, True)
+    policy = fold.policies["p"]
+    assert policy.version == (1, 6)
+    assert policy.staleness == {3: 2, 9: 2}
+    assert policy.fragments == {"consumed": 4, "stale": 2, "refused": 0, "lost": 0, "dropped": 0}
+    assert fold.duplicates == 2
+    assert "actor-0 died (SIGKILL): ValueError: no" in [event[2] for event in fold.events]

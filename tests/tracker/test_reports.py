@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.errors import RequestError
+from broker.messages import Hello, Status
+from tests.tracker import bodies as b
+from tracker.core import standard_folds
+from tracker.document import standings_document
+from tracker.export import export
+from tracker.ledger import Ledger
+from tracker.live import Live
+from tracker.lock import RunLock
+from tracker.standings import Standings
+from tracker.summary import summarise, write_summary
+
+STORY: list[tuple[str, str, Any]] = [
+    ("launcher", "run", b.run(stop={"seconds": 60.0, "env_steps": 500})),
+    ("launcher", "spawned", b.spawned("actor-0")),
+    ("tracker", "phase", {"phase": "running", "reason": "", "failed": False, "launch": 1}),
+    ("actor-0", "progress", b.progress(100, 300)),
+    ("actor-0", "episode", b.episode(4.0)),
+    ("actor-0", "episode", b.episode(None)),
+    ("learner-p", "update", b.update(3, 2)),
+    ("tracker", "clock", {"seconds": 12.5, "duplicates": 1}),
+]
+ENDED = ("tracker", "phase", {"phase": "ended", "reason": "500 env steps were reached", "failed": False, "launch": 1})
+
+
+def make(folder: Path, *story: tuple[str, str, Any]) -> Ledger:
+    ledger = Ledger(folder / "ledger.sqlite")
+    sequences: dict[str, int] = {}
+    with ledger.commit():
+        for source, kind, body in story:
+            sequences[source] = sequences.get(source, 0) + 1
+            ledger.append([(source, b.ONE, sequences[source], 1_000_000_000, kind, json.dumps(body))])
+    return ledger
+
+
+def test_the_summary_of_a_run_that_ended(tmp_path: Path) -> None:
+    make(tmp_path, *STORY, ENDED).close()
+    path = write_summary(tmp_path)
+    summary = json.loads(path.read_text())
+    assert summary == json.loads(json.dumps(summarise(tmp_path)))
+    assert [summary[key] for key in ("run", "state", "reason", "seconds", "env_steps", "agent_steps", "seed")] == [
+        "spread", "ended", "500 env steps were reached", 12.5, 100, 300, 7,
+    ]  # fmt: skip
+    policy = summary["policies"]["p"]
+    assert (policy["version"], policy["return_first"], policy["return_mean"], policy["episodes"]) == (
+        [1, 3],
+        4.0,
+        4.0,
+        1,
+    )
+    assert policy["staleness"] == {"median": 2, "p95": 2}
+    assert policy["fragments"]["consumed"] == 2
+    assert summary["facts"] == {"stored": 9, "duplicates": 1, "refused": 0}
+    assert summary["restarts"] == {"actor-0": 0}
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_the_summary_of_a_run_that_goes_on_and_of_one_that_was_killed(tmp_path: Path) -> None:
+    ledger = make(tmp_path, *STORY)
+    with RunLock(tmp_path):
+        assert summarise(tmp_path)["state"] == "running"
+    assert summarise(tmp_path)["state"] == "interrupted"
+    ledger.close()
+    with pytest.raises(RequestError, match="no ledger"):
+        summarise(tmp_path / "nowhere")
+
+
+def test_the_summary_of_a_run_of_which_nothing_is_known_yet(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.sqlite").close()
+    summary = summarise(tmp_path)
+    assert summary["state"] == "interrupted"
+    assert summary["policies"] == {}
+
+
+def test_export_to_json_holds_every_fact_once(tmp_path: Path) -> None:
+    make(tmp_path, *STORY, ENDED).close()
+    out = export(tmp_path, "json", tmp_path / "out" / "facts.json")
+    content = json.loads(out.read_text())
+    assert content["count"] == 9
+    assert list(content["facts"]) == ["run", "spawned", "phase", "progress", "episode", "update", "clock"]
+    positions = [fact["position"] for facts in content["facts"].values() for fact in facts]
+    assert sorted(positions) == list(range(1, 10))
+    assert content["facts"]["episode"][1]["body"]["returns"] == {"agent_0": None}
+    assert [path.name for path in out.parent.iterdir()] == ["facts.json"]
+
+
+def test_export_to_csv_flattens(tmp_path: Path) -> None:
+    make(tmp_path, *STORY).close()
+    out = export(tmp_path, "csv", tmp_path / "out")
+    with (out / "update.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row["source"] == "learner-p"
+    assert row["losses.policy"] == "0.5"
+    assert row["losses.value"] == ""
+    assert row["version"] == "[1, 3]"
+    with (out / "episode.csv").open(newline="") as file:
+        assert [row["returns.agent_0"] for row in csv.DictReader(file)] == ["4.0", ""]
+
+
+def test_export_refuses_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no ledger at"):
+        export(tmp_path, "json", tmp_path / "x.json")
+    make(tmp_path, *STORY).close()
+    with pytest.raises(RequestError, match="choose one of json, csv"):
+        export(tmp_path, "xml", tmp_path / "x")
+    with pytest.raises(RequestError, match="is a folder"):
+        export(tmp_path, "json", tmp_path)
+    with pytest.raises(RequestError, match="is a file"):
+        export(tmp_path, "csv", tmp_path / "ledger.sqlite")
+
+
+KEYS = [
+    "run",
+    "directory",
+    "phase",
+    "reason",
+    "failed",
+    "seconds",
+    "seconds_left",
+    "seed",
+    "stop",
+    "simulation",
+    "env_steps",
+    "agent_steps",
+    "env_steps_per_second",
+    "agent_steps_per_second",
+    "episodes",
+    "epoch",
+    "return_mean",
+    "solved_at",
+    "roles",
+    "policies",
+    "waits",
+    "events",
+    "restarts",
+    "facts",
+    "quarantined",
+    "tasks",
+    "alarms",
+]
+
+
+def test_the_document(tmp_path: Path) -> None:
+    fold, live = Standings(), Live()
+    empty = standings_document(fold, live, 0.0)
+    assert sorted(empty) == sorted(KEYS)
+    assert live.hello("actor-0", b.ONE, Hello(role="actor", pid=12, host="here"), 0.0)
+    assert not live.hello("actor-0", b.ONE, Hello(role="actor", pid=12, host="here"), 1.0)
+    live.status(
+        "actor-0",
+        b.ONE,
+        Status(doing="stepping", waits=(("p", "credit", 0.5),), rates={"cpu": float("nan"), "x": 1}),
+        1.0,
+    )
+    live.observe(fold, 0, 0.0)
+    for fact in b.facts(*STORY):
+        fold.apply(fact)
+    live.observe(fold, 8, 2.0)
+    live.alarms["disk"] = "the disk is full"
+    document = standings_document(fold, live, 2.0, directory=tmp_path, facts=8, seconds=13.0)
+    assert sorted(document) == sorted(KEYS)
+    json.dumps(document, allow_nan=False)
+    assert (document["env_steps_per_second"], document["facts"]["per_second"]) == (50.0, 4.0)
+    assert document["seconds_left"] == 47.0
+    assert document["stop"] == {"seconds": 60.0, "env_steps": 500}
+    role = document["roles"][0]
+    assert (role["name"], role["state"], role["doing"], role["age"], role["cpu"]) == (
+        "actor-0",
+        "alive",
+        "stepping",
+        2.0,
+        None,
+    )
+    assert document["waits"] == [{"who": "actor-0", "for": "p", "what": "credit", "seconds": 0.5}]
+    assert document["policies"]["p"]["versions_per_second"] == 0.5
+    assert document["alarms"] == ["the disk is full"]
+
+
+def test_alive_without_progress_is_stalled() -> None:
+    fold, live = Standings(), Live()
+    fold.phase = "running"
+    live.hello("actor-0", b.ONE, Hello(role="actor", pid=1), 0.0)
+    for second in range(1, 40):
+        if second <= 5:
+            for fact in b.facts(("actor-0", "progress", b.progress())):
+                fold.apply(fact)
+        live.observe(fold, 0, float(second))
+    state = {now: standings_document(fold, live, now)["roles"][0]["state"] for now in (6.0, 19.0, 21.0)}
+    assert state == {6.0: "alive", 19.0: "alive", 21.0: "stalled"}
+    live.liveness("actor-0", b.ONE, "lost")
+    assert standings_document(fold, live, 21.0)["roles"][0]["state"] == "lost"
+
+
+def test_a_role_that_died_is_restarting() -> None:
+    folds = standard_folds()
+    fold = folds.folds["standings"]
+    assert isinstance(fold, Standings)
+    for fact in b.facts(*STORY, ("launcher", "exited", b.exited("actor-0"))):
+        fold.apply(fact)
+    assert standings_document(fold, Live(), 0.0)["roles"][0]["state"] == "restarting"

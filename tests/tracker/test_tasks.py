@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.tracker import bodies as b
+from tracker.facts import Fact, decode
+from tracker.tasks import Request, Tasks
+
+SECOND = 10**9
+
+
+class Ledgered:
+    """A fold with the commit that stands between a decision and its facts."""
+
+    def __init__(self) -> None:
+        self.fold = Tasks()
+        self.facts: list[Fact] = []
+
+    def write(self, source: str, kind: str, body: Any, incarnation: str = b.ONE) -> None:
+        position = len(self.facts) + 1
+        fact = Fact(position, source, incarnation, position, 0, kind, decode(kind, json.dumps(body)))
+        self.facts.append(fact)
+        if kind in self.fold.kinds:
+            self.fold.apply(fact)
+
+    def decide(self, now: int = 0, *requests: Request, lost: Any = (), lease: float = 60.0) -> list[tuple[str, Any]]:
+        decision = self.fold.decide(now, requests, lost, lease)
+        for kind, body in decision.facts:
+            self.write("tracker", kind, body)
+        return decision.facts
+
+    def mint(self, *names: str, policy: str = "p") -> None:
+        self.write(
+            "learner-p", "mint", {"policy": policy, "tasks": [{"task": name, "body": {"n": name}} for name in names]}
+        )
+
+    def held(self, request: Request) -> list[str]:
+        answer = self.fold.answered(request)
+        return [] if answer is None else [task[0] for task in answer.tasks]
+
+
+def test_first_come_first_served_and_by_policy() -> None:
+    run = Ledgered()
+    run.mint("a", "b")
+    run.mint("c", policy="q")
+    run.mint("d")
+    one, two = Request("actor-0", b.ONE, 1, 2), Request("actor-1", b.ONE, 1, 2)
+    other = Request("actor-2", b.ONE, 1, 9, "p")
+    run.decide(0, one, two, other)
+    assert (run.held(one), run.held(two), run.held(other)) == (["a", "b"], ["c", "d"], [])
+    assert run.fold.answered(one).tasks[0] == ("a", "p", '{"n":"a"}')
+
+
+def test_the_same_request_has_the_same_answer_and_no_new_facts() -> None:
+    run = Ledgered()
+    run.mint("a", "b")
+    request = Request("actor-0", b.ONE, 1, 1)
+    assert [body["task"] for body in run.fold.decide_assignment(request, 0)] == ["a"]
+    assert run.fold.waiting == 2  # a decision changes nothing
+    run.decide(0, request)
+    assert run.fold.decide_assignment(request, 5) == []
+    assert run.held(request) == ["a"]
+
+
+def test_the_first_outcome_counts_whoever_sends_it() -> None:
+    run = Ledgered()
+    run.mint("a")
+    run.decide(0, Request("actor-0", b.ONE, 1, 1), lease=1.0)
+    assert run.decide(2 * SECOND)[0][1]["reason"] == "expired"
+    run.decide(2 * SECOND, Request("actor-1", b.ONE, 1, 1))
+    run.write("actor-0", "outcome", {"task": "a", "score": 1.0})
+    assert (run.fold.done, run.fold.leased, run.fold.waiting) == (1, 0, 0)
+    run.write("actor-1", "outcome", {"task": "a", "score": 0.0})
+    assert run.fold.late == 1
+    late = run.decide(3 * SECOND)
+    assert late == [("late_outcome", {"task": "a", "from": "actor-1", "of": late[0][1]["of"]})]
+    assert run.decide(3 * SECOND) == []  # told once
+
+
+def test_an_id_is_used_once() -> None:
+    run = Ledgered()
+    run.mint("a", "a")
+    run.write("actor-0", "outcome", {"task": "a", "score": 1.0})
+    run.mint("a")
+    assert (run.fold.minted, run.fold.duplicates, run.fold.waiting) == (1, 2, 0)
+    assert [kind for kind, _ in run.decide()] == ["duplicate_task", "duplicate_task"]
+    assert run.decide() == []
+
+
+def test_a_lost_actor_returns_its_tasks_to_the_front() -> None:
+    run = Ledgered()
+    run.mint("a", "b", "c")
+    run.decide(0, Request("actor-0", b.ONE, 1, 2))
+    returned = run.decide(1, lost=[("actor-0", b.ONE, "lost")])
+    assert [(kind, body["task"]) for kind, body in returned] == [("lease_returned", "a"), ("lease_returned", "b")]
+    request = Request("actor-1", b.ONE, 1, 3)
+    run.decide(2, request)
+    assert run.held(request) == ["a", "b", "c"]
+
+
+def test_errors_return_a_task_or_end_it() -> None:
+    run = Ledgered()
+    run.mint("a", "b")
+    run.decide(0, Request("actor-0", b.ONE, 1, 2))
+    run.write("actor-0", "rollout_error", {"task": "a", "traceback": "E", "permanent": False})
+    run.write("actor-0", "rollout_error", {"task": "b", "traceback": "E", "permanent": True})
+    run.write("actor-9", "rollout_error", {"task": "a", "traceback": "not the holder", "permanent": True})
+    run.decide(1)
+    assert (run.fold.waiting, run.fold.failed, run.fold.leased) == (1, 1, 0)
+
+
+def test_a_task_that_ends_every_actor_is_given_up() -> None:
+    run = Ledgered()
+    run.mint("a")
+    for attempt in range(1, 6):
+        run.decide(0, Request("actor-0", b.ONE, attempt, 1))
+        assert run.fold.leased == 1
+        run.decide(0, lost=[("actor-0", b.ONE, "lost")])
+    assert (run.fold.evicted, run.fold.waiting) == (1, 0)
+
+
+class Histories(RuleBasedStateMachine):
+    """Random histories, with a restart from a snapshot at any point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = Ledgered()
+        self.now = 0
+        self.names = 0
+        self.requests = 0
+        self.first: dict[str, str] = {}
+        self.minted: set[str] = set()
+
+    @rule(count=st.integers(1, 4), policy=st.sampled_from("pq"))
+    def mint(self, count: int, policy: str) -> None:
+        names = [f"t{self.names + index}" for index in range(count)]
+        self.names += count
+        self.minted.update(names)
+        self.run.mint(*names, policy=policy)
+
+    @precondition(lambda self: self.minted)
+    @rule(pick=st.randoms(use_true_random=False))
+    def mint_again(self, pick: Any) -> None:
+        self.run.mint(pick.choice(sorted(self.minted)))
+
+    @rule(
+        asks=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from([None, "p", "q"])), max_size=3),
+        lost=st.sets(st.integers(0, 2), max_size=2),
+        later=st.integers(0, 40),
+    )
+    def decide(self, asks: list[Any], lost: set[int], later: int) -> None:
+        self.now += later * SECOND
+        requests = []
+        for actor, most, policy in asks:
+            self.requests += 1
+            requests.append(Request(f"actor-{actor}", b.ONE, self.requests, most, policy))
+        before = dict.fromkeys(name for held in self.run.fold.leases.values() for name in held)
+        gone = [(f"actor-{actor}", b.ONE, "lost") for actor in lost]
+        facts = self.run.decide(self.now, *requests, lost=gone, lease=30.0)
+        assigned = [body["task"] for kind, body in facts if kind == "assign"]
+        assert len(assigned) == len(set(assigned))
+        assert not before.keys() & set(assigned)  # what was leased went through the queue, never from hand to hand
+        for request in requests:
+            assert len(self.run.held(request)) <= request.most
+
+    @precondition(lambda self: self.minted)
+    @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2))
+    def outcome(self, pick: Any, actor: int) -> None:
+        name = pick.choice(sorted(self.minted))
+        ended = name in self.run.fold.ended
+        late, done = self.run.fold.late, self.run.fold.done
+        self.run.write(f"actor-{actor}", "outcome", {"task": name, "score": 1.0})
+        assert (self.run.fold.late - late, self.run.fold.done - done) == ((1, 0) if ended else (0, 1))
+
+    @precondition(lambda self: self.minted)
+    @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2), permanent=st.booleans())
+    def error(self, pick: Any, actor: int, permanent: bool) -> None:
+        name = pick.choice(sorted(self.minted))
+        self.run.write(f"actor-{actor}", "rollout_error", {"task": name, "traceback": "E", "permanent": permanent})
+
+    @rule()
+    def restart(self) -> None:
+        again = Tasks()
+        again.restore(json.loads(json.dumps(self.run.fold.snapshot())))
+        self.run.fold = again
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        fold = self.run.fold
+        assert fold.minted == len(self.minted)
+        assert fold.minted == fold.waiting + fold.leased + fold.done + fold.failed + fold.evicted
+        assert set(fold.tasks) | set(fold.ended) == self.minted
+        assert not set(fold.tasks) & set(fold.ended)
+        held = [name for names in fold.leases.values() for name in names]
+        assert len(held) == len(set(held))
+
+    def teardown(self) -> None:
+        # Whatever happened, an actor that asks for everything gets all that waits.
+        self.run.decide(self.now)
+        waiting = self.run.fold.waiting
+        request = Request("actor-9", b.ONE, 1, 1024)
+        self.run.decide(self.now, request)
+        assert len(self.run.held(request)) == waiting
+        whole = Tasks()
+        for fact in self.run.facts:
+            if fact.kind in whole.kinds:
+                whole.apply(fact)
+        assert whole.snapshot() == self.run.fold.snapshot()
+
+
+Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHistories = Histories.TestCase

@@ -1,0 +1,395 @@
+"""The tracker's decisions: what came in goes in, facts to commit come out, and after the commit what may be published.
+
+Invariants: no socket, no clock, no disk (`now` is passed in). Decisions are taken on committed facts only, all of a
+batch at one go; while a batch is not on disk the very same batch is offered again and nothing else is decided, so that
+a full disk delays and loses nothing. What `committed` returns rests on the ledger, and on nothing else.
+
+    accept(...) ─┐
+    handle(...) ─┼─▶ gather(now) ─▶ Batch ─▶ ledger.append ─▶ committed(positions) ─▶ Committed: publish this
+    record(...) ─┘                   ▲  the same again while the disk is full  │
+                                     └──────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from broker.delivery import Inbox, body_text
+from broker.liveness import Event
+from tracker.checkpoints import Manifest
+from tracker.epochs import Epochs
+from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
+from tracker.folds import Folds
+from tracker.standings import Standings
+from tracker.tasks import ATTEMPTS, Answer, Request, Tasks
+
+BATCH = 8_192
+"""Most facts of sources in one commit."""
+HELD = 65_536
+"""Most facts held for the commits to come; beyond it sources are not listened to, and send again."""
+CLOCK_SECONDS = 5.0
+SNAPSHOT_FACTS = 100_000
+SNAPSHOT_SECONDS = 60.0
+
+
+class Now(NamedTuple):
+    """An instant: the wall clock in ns (for facts and deadlines) and monotonic seconds (for lengths of time)."""
+
+    wall: int
+    steady: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the tracker needs of the run file. `launch` is the n-th launch of this run directory, from 1."""
+
+    launch: int = 1
+    stop_seconds: float | None = None
+    stop_env_steps: int | None = None
+    stop_return: float | None = None
+    learners: frozenset[str] = frozenset()
+    """Names of the roles that must be there before the run counts as running (besides one actor)."""
+    epoch_steps: int | None = None
+    lease_seconds: float = 60.0
+    attempts: int = ATTEMPTS
+    ending_seconds: float = 10.0
+    """Longest wait for Farewells in `stopping`."""
+
+
+class Joined(NamedTuple):
+    """A Hello of an incarnation that was not known."""
+
+    name: str
+    role: str
+    incarnation: str
+
+
+class Restoring(NamedTuple):
+    """A learner asks where it begins."""
+
+    policy: str
+    incarnation: str
+
+
+class Life(NamedTuple):
+    """The life that a learner's incarnation has, by a committed fact: answer with a RestorePoint."""
+
+    policy: str
+    life: int
+    incarnation: str
+
+
+CoreEvent = Joined | Restoring | Request | Event
+
+
+@dataclass(slots=True)
+class Batch:
+    """Facts for one commit, and their decoded bodies."""
+
+    rows: list[Row] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
+    answers: list[Request] = field(default_factory=list)
+    lives: list[Restoring] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+@dataclass(slots=True)
+class Committed:
+    """What may be published now."""
+
+    durable: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Per (source, incarnation), the highest sequence on disk."""
+    answers: list[Answer] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    """The tracker's own: `phase` to pulse, `checkpoint` to acknowledge, and so on."""
+
+
+class Core:
+    """The decisions. Its folds must already be at the ledger's end; `last_sequences` is the ledger's."""
+
+    def __init__(
+        self, settings: Settings, folds: Folds, incarnation: str, last_sequences: Mapping[tuple[str, str], int]
+    ) -> None:
+        self.settings = settings
+        self.folds = folds
+        standings, tasks, epochs = folds.folds["standings"], folds.folds["tasks"], folds.folds["epochs"]
+        assert isinstance(standings, Standings)
+        assert isinstance(tasks, Tasks)
+        assert isinstance(epochs, Epochs)
+        self.standings, self.tasks, self.epochs = standings, tasks, epochs
+        self.incarnation = incarnation
+        self.inboxes: dict[tuple[str, str], Inbox] = {key: Inbox(last) for key, last in last_sequences.items()}
+        self.members: dict[str, tuple[str, str, str]] = {}
+        """By name: (role, incarnation, liveness state)."""
+        self._restarted = standings.phase_launch == settings.launch
+        self._sequence = 0
+        self._batch: Batch | None = None
+        self._rows: list[Row] = []
+        self._bodies: list[Any] = []
+        self._events: list[CoreEvent] = []
+        self._recorded: list[tuple[str, dict[str, Any]]] = []
+        self._empty: dict[tuple[str, str], dict[int, None]] = {}
+        self._lost: list[tuple[str, str, str]] = []
+        self._anchor: tuple[float, float] | None = None
+        self._clock_at = -math.inf
+        self._stopping_at: float | None = None
+        self._reported_duplicates = 0
+        self._snapshot = (folds.position, -math.inf)
+
+    # --- in
+
+    def accept(self, source: str, incarnation: str, first: int, items: tuple[tuple[int, str, str], ...]) -> int:
+        """Facts of a source arrived: those that are next in order are taken. Gives `received`, its highest sequence.
+
+        A fact that does not fit its kind, or is of a kind that only the tracker writes, is taken as `refused`.
+        """
+        inbox = self.inbox(source, incarnation)
+        if len(self._rows) >= HELD:
+            return inbox.received
+        sequence, fresh = inbox.accept(first, items)
+        rows, bodies = self._rows, self._bodies
+        for time, kind, text in fresh:
+            try:
+                if kind in OF_THE_TRACKER or source == TRACKER:
+                    raise Unfit(f"{kind} facts are written by the tracker alone")
+                bodies.append(decode(kind, text))
+                rows.append((source, incarnation, sequence, time, kind, text))
+            except Unfit as unfit:
+                refused = {"kind": kind, "reason": str(unfit), "text": text[:1000]}
+                bodies.append(refused)
+                rows.append((source, incarnation, sequence, time, "refused", body_text(refused)))
+            sequence += 1
+        return inbox.received
+
+    def inbox(self, source: str, incarnation: str) -> Inbox:
+        """What was received of an incarnation and what of it is durable: a spoke's counters."""
+        inbox = self.inboxes.get((source, incarnation))
+        if inbox is None:
+            inbox = self.inboxes[source, incarnation] = Inbox()
+        return inbox
+
+    def handle(self, event: CoreEvent) -> None:
+        """Something happened; what follows from it is decided in the next `gather`."""
+        self._events.append(event)
+
+    def record(self, kind: str, body: dict[str, Any]) -> None:
+        """A fact of the tracker's own that its shell found out: checkpoint, checkpoint_skipped, quarantine, ..."""
+        self._recorded.append((kind, body))
+
+    def unrecorded(self, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+        """Bodies of `checkpoint` facts for checkpoints on disk that have none: a crash came between the two."""
+        bodies = []
+        for manifest in reversed(manifests):
+            tally = self.standings.policies.get(manifest.policy)
+            if tally is None or manifest.file not in tally.positions:
+                score, best = manifest.score, tally.best_score if tally is not None else None
+                better = score is not None and (best is None or score > best)
+                bodies.append({**asdict(manifest), "version": list(manifest.version), "best": better})
+        return bodies
+
+    # --- to the ledger and back
+
+    def gather(self, now: Now) -> Batch:
+        """The batch to commit now; it may be empty. Until `committed`, the same batch."""
+        if self._batch is not None:
+            return self._batch
+        batch = Batch()
+        for kind, body in self._decide(now, batch):
+            text = body_text(body)
+            self._sequence += 1
+            batch.rows.append((TRACKER, self.incarnation, self._sequence, now.wall, kind, text))
+            batch.bodies.append(decode(kind, text))
+        batch.rows += self._rows[:BATCH]
+        batch.bodies += self._bodies[:BATCH]
+        del self._rows[:BATCH], self._bodies[:BATCH]
+        self._batch = batch
+        return batch
+
+    def committed(self, positions: range) -> Committed:
+        """The batch is on disk at these positions: the folds take it. Gives what may be published."""
+        batch, self._batch = self._batch or Batch(), None
+        self.folds.apply(positions, batch.rows, batch.bodies)
+        out = Committed()
+        own = 0
+        for row in batch.rows:
+            if row[0] == TRACKER:
+                out.facts.append(Fact(positions[own], *row[:5], batch.bodies[own]))
+                own += 1
+            else:
+                out.durable[row[0], row[1]] = row[2]
+        for (source, incarnation), sequence in out.durable.items():
+            self.inbox(source, incarnation).commit(sequence)
+        for request in batch.answers:
+            answer = self.tasks.answered(request)
+            out.answers.append(answer or Answer(*request[:3], 0, ()))
+        for policy, incarnation in batch.lives:
+            tally = self.standings.policy(policy)
+            if tally.incarnation == incarnation:
+                out.lives.append(Life(policy, tally.life, incarnation))
+        return out
+
+    def snapshots_due(self, now: Now) -> dict[str, Any] | None:
+        """The folds' snapshots at `folds.position`, when it is time to store them (in a commit of their own)."""
+        position, at = self._snapshot
+        new = self.folds.position - position
+        ended = self.standings.phase == "ended" and new > 0
+        if not ended and new < SNAPSHOT_FACTS and (new == 0 or now.steady - at < SNAPSHOT_SECONDS):
+            return None
+        first, self._snapshot = at == -math.inf, (self.folds.position, now.steady)
+        return None if first and not ended else self.folds.snapshots()
+
+    # --- decisions, on committed facts
+
+    def _decide(self, now: Now, batch: Batch) -> list[tuple[str, dict[str, Any]]]:
+        facts: list[tuple[str, dict[str, Any]]] = []
+        requests: dict[tuple[str, str, int], Request] = {}
+        lives: dict[str, Restoring] = {}
+        for event in self._events:
+            if isinstance(event, Joined):
+                self.members[event.name] = (event.role, event.incarnation, "alive")
+            elif isinstance(event, Event):
+                facts += self._liveness(event)
+            elif isinstance(event, Restoring):
+                lives[event.policy] = event
+            else:
+                requests[event[:3]] = event
+        self._events.clear()
+        facts += self._recorded
+        self._recorded = []
+        batch.lives = list(lives.values())
+        facts += [fact for restoring in batch.lives for fact in self._life(restoring)]
+        fresh = self._fresh(list(requests.values()), batch)
+        lost, self._lost = self._lost, []
+        settings = self.settings
+        decision = self.tasks.decide(now.wall, fresh, lost, settings.lease_seconds, settings.attempts)
+        facts += decision.facts
+        for request, names in decision.assigned:
+            if not names:
+                empty = self._empty.setdefault(request[:2], {})
+                empty[request.request] = None
+                if len(empty) > 64:
+                    del empty[next(iter(empty))]
+        closing = self.epochs.decide(settings.epoch_steps)
+        if closing is not None:
+            facts.append(("epoch", closing))
+        return facts + self._phases(now)
+
+    def _fresh(self, requests: Sequence[Request], batch: Batch) -> list[Request]:
+        """Those not answered before; every one is answered after the commit. A superseded incarnation is not heard."""
+        fresh = []
+        for request in requests:
+            member = self.members.get(request.source)
+            if member is None or member[1] != request.incarnation or self.standings.phase in ("stopping", "ended"):
+                continue
+            batch.answers.append(request)
+            known = request.request in self._empty.get(request[:2], {})
+            if not known and self.tasks.answered(request) is None:
+                fresh.append(request)
+        return fresh
+
+    def _liveness(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
+        role, holding, _ = self.members.get(event.name, ("", event.incarnation, ""))
+        gone = event.change in ("lost", "left", "superseded")
+        if holding <= event.incarnation:
+            state = {"returned": "alive", "superseded": "lost"}.get(event.change, event.change)
+            self.members[event.name] = (role, event.incarnation, state)
+        if gone:
+            self._lost.append((event.name, event.incarnation, event.change))
+            self._empty.pop((event.name, event.incarnation), None)
+        body = {"role": event.name, "state": event.change, "incarnation": event.incarnation}
+        if event.change == "superseded":
+            body |= {"state": "lost", "reason": "superseded"}
+        return [("liveness", body)]
+
+    def _life(self, restoring: Restoring) -> list[tuple[str, dict[str, Any]]]:
+        tally = self.standings.policies.get(restoring.policy)
+        if tally is None:
+            return [("life", {"policy": restoring.policy, "life": 1, "incarnation": restoring.incarnation})]
+        if restoring.incarnation <= tally.incarnation:
+            return []
+        life = max(tally.life, tally.version[0], (tally.checkpoint or (0, 0))[0]) + 1
+        return [("life", {"policy": restoring.policy, "life": life, "incarnation": restoring.incarnation})]
+
+    def seconds(self, now: Now) -> float:
+        """Seconds of running over all lives. Time in which the tracker was down while the run went on is counted."""
+        standings = self.standings
+        if standings.phase not in ("running", "stopping") or standings.phase_launch != self.settings.launch:
+            self._anchor = None
+            return standings.seconds
+        if self._anchor is None:
+            self._anchor = (now.steady, standings.seconds_at(now.wall))
+        return self._anchor[1] + now.steady - self._anchor[0]
+
+    def _clock(self, now: Now) -> tuple[str, dict[str, Any]]:
+        self._clock_at = now.steady
+        duplicates = sum(inbox.duplicates for inbox in self.inboxes.values())
+        body = {"seconds": round(self.seconds(now), 3), "duplicates": duplicates - self._reported_duplicates}
+        self._reported_duplicates = duplicates
+        return "clock", body
+
+    def _phases(self, now: Now) -> list[tuple[str, dict[str, Any]]]:
+        standings, settings = self.standings, self.settings
+        seconds = self.seconds(now)
+        to: tuple[str, str, bool] | None = None
+        if standings.phase_launch != settings.launch or not standings.phase:
+            to = ("starting", "", False)
+        elif standings.phase in ("starting", "running") and standings.stop_requested is not None:
+            to = ("stopping", *standings.stop_requested)
+        elif standings.phase == "starting" and self._assembled():
+            to = ("running", "", False)
+        elif standings.phase == "running":
+            reason = self._reached(seconds)
+            to = ("stopping", reason, False) if reason else None
+        elif standings.phase == "stopping":
+            if self._stopping_at is None:
+                self._stopping_at = now.steady
+            waiting = self._awaited()
+            if not waiting:
+                to = ("ended", standings.reason, standings.failed)
+            elif now.steady - self._stopping_at >= settings.ending_seconds:
+                silent = f"no farewell from {', '.join(waiting)} within {settings.ending_seconds:g} s"
+                to = ("ended", f"{standings.reason} ({silent})", standings.failed)
+        if to is not None:
+            phase, reason, failed = to
+            body = {"phase": phase, "reason": reason, "failed": failed, "launch": settings.launch}
+            return [self._clock(now), ("phase", body)]
+        if standings.phase in ("running", "stopping") and now.steady - self._clock_at >= CLOCK_SECONDS:
+            return [self._clock(now)]
+        return []
+
+    def _assembled(self) -> bool:
+        there = {name for name, (_, _, state) in self.members.items() if state in ("alive", "suspect")}
+        acting = any(role == "actor" and name in there for name, (role, _, _) in self.members.items())
+        return acting and self.settings.learners <= there
+
+    def _awaited(self) -> list[str]:
+        names = {
+            name
+            for name, (role, _, state) in self.members.items()
+            if role in ("actor", "learner") and state in ("alive", "suspect")
+        }
+        if self._restarted:  # learners that have not spoken to this incarnation yet may hold a last checkpoint
+            names |= self.settings.learners - self.members.keys()
+        roles = self.standings.roles
+        return sorted(name for name in names if name not in roles or not roles[name].spawned_at or roles[name].running)
+
+    def _reached(self, seconds: float) -> str:
+        settings, standings = self.settings, self.standings
+        if settings.stop_seconds is not None and seconds >= settings.stop_seconds:
+            return f"{settings.stop_seconds:g} seconds were reached"
+        if settings.stop_env_steps is not None and standings.env_steps >= settings.stop_env_steps:
+            return f"{settings.stop_env_steps:,} env steps were reached"
+        if settings.stop_return is not None and standings.returns.reaches(settings.stop_return):
+            return f"a mean return of {settings.stop_return:g} over 100 episodes was reached"
+        return ""
+
+
+def standard_folds() -> Folds:
+    """The folds of every run, at position 0."""
+    return Folds({"standings": Standings(), "tasks": Tasks(), "epochs": Epochs()})

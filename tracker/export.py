@@ -1,0 +1,107 @@
+"""The ledger for other tools: one JSON file, or a folder with a CSV file for each kind of fact.
+
+Invariants: every fact up to the moment of the call is in the export once, in order; memory does not grow with the
+ledger; what exists at `out` is replaced only once the new export is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from broker.errors import RequestError
+from tracker.ledger import LEDGER, LedgerReader, StoredFact
+
+Form = Literal["json", "csv"]
+_OWN = ("position", "source", "incarnation", "sequence", "time")
+
+
+def export(run_dir: Path, to: str, out: Path) -> Path:
+    """Export the ledger of a run to the file (json) or folder (csv) `out`, and give its path.
+
+    json: `{"run": directory, "count": n, "facts": {kind: [{position, source, incarnation, sequence, time, body}]}}`.
+    csv: `out/<kind>.csv`, a body's nested keys joined by dots, lists as JSON text.
+    RequestError: no ledger there, another form, or `out` cannot be written. LedgerDamaged: the ledger cannot be read.
+    """
+    forms: dict[str, Callable[[LedgerReader, int, Path, Path], None]] = {"json": _to_json, "csv": _to_csv}
+    if to not in forms:
+        raise RequestError(f"cannot export to {to!r}: choose one of {', '.join(forms)}")
+    run_dir, out = Path(run_dir), Path(out)
+    if to == "csv" and out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file: csv needs a folder, one file is written for each kind of fact")
+    if to == "json" and out.is_dir():
+        raise RequestError(f"{out} is a folder: name a file, for example {out / 'facts.json'}")
+    with LedgerReader(run_dir / LEDGER) as ledger:
+        through = ledger.last_position
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+                forms[to](ledger, through, Path(scratch), out)
+        except OSError as error:
+            raise RequestError(f"cannot export to {out}: {error.strerror or error}; choose another place") from error
+    return out
+
+
+def _to_json(ledger: LedgerReader, through: int, scratch: Path, out: Path) -> None:
+    kinds: dict[str, Path] = {}
+    with ExitStack() as stack:
+        files: dict[str, IO[str]] = {}
+        for position, source, incarnation, sequence, time, kind, body in ledger.read_all(0, through):
+            own = json.dumps(dict(zip(_OWN, (position, source, incarnation, sequence, time), strict=True)))
+            if kind not in files:
+                kinds[kind] = scratch / f"{len(kinds)}.part"
+                files[kind] = stack.enter_context(kinds[kind].open("w", encoding="utf-8"))
+            else:
+                files[kind].write(",\n")
+            files[kind].write(f'{own[:-1]}, "body": {body}}}')  # the body is JSON already: it was checked on its way in
+    whole = scratch / "whole"
+    with whole.open("w", encoding="utf-8") as file:
+        file.write(f'{{"run": {json.dumps(str(ledger.path.parent))}, "count": {through}, "facts": {{')
+        for index, (kind, part) in enumerate(kinds.items()):
+            file.write(f"{',' if index else ''}\n{json.dumps(kind)}: [\n")
+            with part.open(encoding="utf-8") as content:
+                shutil.copyfileobj(content, file)
+            part.unlink()
+            file.write("\n]")
+        file.write("\n}}\n")
+    whole.replace(out)
+
+
+def _to_csv(ledger: LedgerReader, through: int, scratch: Path, out: Path) -> None:
+    columns: dict[str, dict[str, None]] = {}
+    for kind, _, body in _flat(ledger, through):
+        columns.setdefault(kind, {}).update(dict.fromkeys(body))
+    with ExitStack() as stack:
+        writers: dict[str, Any] = {}
+        for kind, names in columns.items():
+            file = stack.enter_context((scratch / f"{kind}.csv").open("w", encoding="utf-8", newline=""))
+            writers[kind] = csv.writer(file)
+            writers[kind].writerow([*_OWN, *names])
+        for kind, own, body in _flat(ledger, through):
+            writers[kind].writerow([*own, *(body.get(name) for name in columns[kind])])
+    out.mkdir(exist_ok=True)
+    for kind in columns:
+        (scratch / f"{kind}.csv").replace(out / f"{kind}.csv")
+
+
+def _flat(ledger: LedgerReader, through: int) -> Iterator[tuple[str, StoredFact | tuple[Any, ...], dict[str, Any]]]:
+    for *own, kind, body in ledger.read_all(0, through):
+        flat: dict[str, Any] = {}
+        _flatten("", json.loads(body), flat)
+        yield kind, tuple(own), flat
+
+
+def _flatten(prefix: str, value: Any, flat: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _flatten(f"{prefix}.{key}" if prefix else str(key), item, flat)
+    elif isinstance(value, list):
+        flat[prefix or "body"] = json.dumps(value)
+    else:
+        flat[prefix or "body"] = value

@@ -1,0 +1,208 @@
+"""What a fact is in the tracker, and what each kind's body must look like.
+
+Invariant: a body reaches a fold only after it passed the model of its kind, so that folds never check and never fail;
+one that does not pass is stored in its place as kind `refused`. Parsing and checking are one pass in Rust
+(`pydantic_core`): 1.7 µs for an episode of three agents, where `json.loads` alone takes 3.5.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic_core import from_json
+from typing_extensions import TypedDict
+
+TRACKER = "tracker"
+
+Row = tuple[str, str, int, int, str, str]
+"""(source, incarnation, sequence, time in ns, kind, body as JSON text): a fact before it has a position."""
+
+
+class Fact(NamedTuple):
+    """A fact as a fold reads it: its place in the ledger, and its body as plain values."""
+
+    position: int
+    source: str
+    incarnation: str
+    sequence: int
+    time: int
+    kind: str
+    body: Any
+
+
+_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Number = float | None
+"""None where the source had a number that was not finite."""
+Version = tuple[Count, Count]
+Staleness = dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Count]
+
+
+@with_config(_config)
+class Run(TypedDict):  # noqa: D101 - the specification's words are in docs/protocol.md
+    name: str
+    seed: int
+    life: Count
+    resumed: bool
+    config: dict[str, Any]
+
+
+@with_config(_config)
+class Spawned(TypedDict):  # noqa: D101
+    role: str
+    kind: str
+    pid: Count
+    attempt: Count
+
+
+@with_config(_config)
+class Exited(TypedDict):  # noqa: D101
+    role: str
+    pid: Count
+    attempt: Count
+    status: int | None
+    signal: str | None
+    expected: bool
+    last_words: str
+
+
+@with_config(_config)
+class StopRequest(TypedDict):  # noqa: D101
+    reason: str
+    failed: bool
+
+
+@with_config(_config)
+class Alarm(TypedDict):  # noqa: D101
+    text: str
+
+
+@with_config(_config)
+class Episode(TypedDict):  # noqa: D101
+    length: Count
+    returns: dict[str, Number]
+    policies: dict[str, str]
+    lengths: NotRequired[dict[str, Count]]
+    seconds: NotRequired[Number]
+
+
+@with_config(_config)
+class Progress(TypedDict):  # noqa: D101
+    env_steps: Count
+    agent_steps: dict[str, Count]
+    dropped: NotRequired[dict[str, Count]]
+
+
+@with_config(_config)
+class EnvironmentRaised(TypedDict):  # noqa: D101
+    traceback: str
+
+
+@with_config(_config)
+class Outcome(TypedDict):  # noqa: D101
+    task: str
+    score: Number
+    policy: NotRequired[str | None]
+
+
+@with_config(_config)
+class RolloutError(TypedDict):  # noqa: D101
+    task: str
+    traceback: str
+    permanent: bool
+
+
+@with_config(_config)
+class Update(TypedDict):  # noqa: D101
+    policy: str
+    version: Version
+    agent_steps: Count
+    staleness: Staleness
+    losses: dict[str, Number]
+    consumed: Count
+    stale: Count
+    refused: Count
+    lost: Count
+    seconds: NotRequired[Number]
+
+
+@with_config(_config)
+class MintedTask(TypedDict):  # noqa: D101
+    task: Annotated[str, Field(min_length=1, max_length=256)]
+    body: dict[str, Any]
+
+
+@with_config(_config)
+class Mint(TypedDict):  # noqa: D101
+    policy: str
+    tasks: list[MintedTask]
+
+
+# "from" is a word of the language, hence the functional form.
+Resumed = TypedDict(
+    "Resumed", {"policy": str, "from": NotRequired[Version | None], "life": Count, "updates_lost": Count | None}
+)
+Resumed.__pydantic_config__ = _config  # type: ignore[attr-defined]
+
+
+_of_sources: dict[str, Any] = {
+    "run": Run,
+    "spawned": Spawned,
+    "exited": Exited,
+    "stop_request": StopRequest,
+    "alarm": Alarm,
+    "episode": Episode,
+    "progress": Progress,
+    "environment_error": EnvironmentRaised,
+    "outcome": Outcome,
+    "rollout_error": RolloutError,
+    "update": Update,
+    "mint": Mint,
+    "resumed": Resumed,
+}
+OF_THE_TRACKER = frozenset(
+    [
+        "phase",
+        "epoch",
+        "clock",
+        "life",
+        "assign",
+        "lease_returned",
+        "late_outcome",
+        "duplicate_task",
+        "evict",
+        "checkpoint",
+        "checkpoint_skipped",
+        "liveness",
+        "status_sample",
+        "quarantine",
+        "refused",
+    ]
+)
+"""Kinds that only the tracker may write: they are its decisions, and others believe them."""
+
+_any: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any], config=ConfigDict(allow_inf_nan=False))
+_models = {kind: TypeAdapter(model).validator.validate_json for kind, model in _of_sources.items()}
+_plain = _any.validator.validate_json
+
+
+class Unfit(ValueError):  # noqa: N818 - failures are named as in broker.errors
+    """A body that is not what its kind asks for; the text says where."""
+
+
+def decode(kind: str, text: str) -> Any:
+    """The body as plain values, checked against its kind's model (a JSON object, for a kind that has none).
+
+    Raises Unfit, in one line that names the first wrong field.
+    """
+    try:
+        if "NaN" in text or "Infinity" in text:
+            from_json(text, allow_inf_nan=False)  # the models' parser takes both, though neither is JSON
+        return _models.get(kind, _plain)(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unfit(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    except ValueError as error:
+        raise Unfit(f"Invalid JSON: {error}") from None

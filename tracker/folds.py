@@ -1,0 +1,88 @@
+"""Folds: everything that the tracker serves is one, over the ledger, by position.
+
+Invariant: a fold is a pure function of the facts up to a position. It reads no clock, draws no random number, and never
+fails on a fact that `tracker.facts.decode` let through; so a snapshot restored and the facts after it give exactly what
+the facts from the start give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from tracker.facts import Fact, Row, Unfit, decode
+from tracker.ledger import LedgerReader
+
+
+class Fold(Protocol):
+    """One fold. `version` grows whenever old snapshots no longer fit; they are then rebuilt from the ledger."""
+
+    version: int
+    kinds: frozenset[str]
+
+    def apply(self, fact: Fact) -> None:
+        """Take one fact of one of `kinds`, in the order of positions."""
+
+    def snapshot(self) -> Any:
+        """The state as plain JSON values, which share nothing with the fold."""
+
+    def restore(self, plain: Any) -> None:
+        """Become what `snapshot` described."""
+
+
+class Folds:
+    """Several folds that are fed together, each only with the kinds that it reads."""
+
+    def __init__(self, folds: Mapping[str, Fold]) -> None:
+        self.folds = dict(folds)
+        self.position = 0
+        """The newest fact that was applied."""
+        self.unreadable = 0
+        """Stored facts whose body no longer fits its kind (written by another version); skipped."""
+        self._table: dict[str, tuple[Callable[[Fact], None], ...]] = {}
+        for kind in frozenset[str]().union(*(fold.kinds for fold in self.folds.values())):
+            self._table[kind] = tuple(fold.apply for fold in self.folds.values() if kind in fold.kinds)
+
+    def apply(self, positions: range, rows: Sequence[Row], bodies: Sequence[Any]) -> None:
+        """Apply facts that are now in the ledger, with their decoded bodies."""
+        table = self._table
+        make = Fact._make
+        for position, row, body in zip(positions, rows, bodies, strict=True):
+            takers = table.get(row[4])
+            if takers is not None:
+                fact = make((position, row[0], row[1], row[2], row[3], row[4], body))
+                for take in takers:
+                    take(fact)
+        if len(positions):
+            self.position = positions[-1]
+
+    def snapshots(self) -> dict[str, Any]:
+        """Every fold's snapshot, by name, each with the version that can read it."""
+        return {name: {"version": fold.version, "state": fold.snapshot()} for name, fold in self.folds.items()}
+
+    def restore(self, ledger: LedgerReader) -> None:
+        """Bring fresh folds to the ledger's end: each from its newest fitting snapshot, then the facts after it."""
+        through = ledger.last_position
+        kept = ledger.snapshots()
+        starts: dict[str, int] = {}
+        for name, fold in self.folds.items():
+            position, state = kept.get(name, (0, None))
+            starts[name] = 0
+            if state is not None and state["version"] == fold.version and position <= through:
+                fold.restore(state["state"])
+                starts[name] = position
+        for fact in self._facts(ledger, min(starts.values(), default=through), through):
+            for name, fold in self.folds.items():
+                if fact.position > starts[name] and fact.kind in fold.kinds:
+                    fold.apply(fact)
+        self.position = through
+
+    def _facts(self, ledger: LedgerReader, after: int, through: int) -> Iterable[Fact]:
+        for position, source, incarnation, sequence, time, kind, text in ledger.read_all(after, through):
+            if kind in self._table:
+                try:
+                    body = decode(kind, text)
+                except Unfit:
+                    self.unreadable += 1
+                    continue
+                yield Fact(position, source, incarnation, sequence, time, kind, body)

@@ -1,0 +1,355 @@
+"""Tasks: minted by a policy, leased to actors, ended by their first outcome.
+
+Invariants: minted = waiting + leased + done + failed + evicted; a task is leased to at most one incarnation at a time;
+its first outcome ends it, whoever sends it, and every later one is recorded and changes nothing; an id is used once.
+`decide` changes nothing: it gives the facts to commit, and only applying those facts moves a task.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from broker.delivery import body_text
+from tracker.facts import Fact
+
+ATTEMPTS = 5
+"""Leases of one task that may end without an outcome before it is given up: a task that kills its actors ends too."""
+REMEMBERED = 64
+"""Answered requests kept for each incarnation, to answer the same request with the same assignment."""
+
+
+class Request(NamedTuple):
+    """An actor asks for up to `most` tasks (of `policy`, or of any)."""
+
+    source: str
+    incarnation: str
+    request: int
+    most: int
+    policy: str | None = None
+
+
+class Lease(NamedTuple):
+    """Who holds a task, by which request, and until when (the tracker's wall clock, ns)."""
+
+    source: str
+    incarnation: str
+    request: int
+    deadline: int
+
+
+@dataclass(slots=True)
+class Task:
+    """A task that has no outcome yet. `order` is the place of its mint among all."""
+
+    order: int
+    policy: str
+    body: str
+    lapses: int = 0
+    lease: Lease | None = None
+
+
+class Answer(NamedTuple):
+    """An assignment to publish once the facts that it rests on are on disk: (task, policy, body as JSON text) each."""
+
+    source: str
+    incarnation: str
+    request: int
+    deadline: int
+    tasks: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(slots=True)
+class Decision:
+    """Facts to commit, and per request the ids that it gets by them (empty: no work just now)."""
+
+    facts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    assigned: list[tuple[Request, list[str]]] = field(default_factory=list)
+
+
+class Tasks:
+    """The fold, and the decisions that are taken on its state."""
+
+    version = 1
+    kinds = frozenset(
+        [
+            "mint",
+            "assign",
+            "lease_returned",
+            "outcome",
+            "rollout_error",
+            "evict",
+            "late_outcome",
+            "duplicate_task",
+            "liveness",
+        ]
+    )
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        """Waiting and leased ones, by id."""
+        self.ended: dict[str, None] = {}
+        """Ids of all that are done, failed or evicted: never used again."""
+        self.minted = self.done = self.failed = self.evicted = 0
+        self.returned = self.late = self.duplicates = self.unknown = 0
+        self.leases: dict[tuple[str, str], dict[str, None]] = {}
+        """By (source, incarnation), the tasks that it holds."""
+        self.owed: dict[str, tuple[str, dict[str, Any]]] = {}
+        """Facts that what was read calls for and that are not in the ledger yet, by a key that they carry."""
+        self._answered: dict[tuple[str, str], dict[int, list[str]]] = {}
+        self._waiting: dict[str, list[tuple[int, str]]] = {}
+        # Heaps by policy. An entry whose task is no longer waiting, or is there twice, is passed over when it comes up.
+        self._deadlines: list[tuple[int, str]] = []
+
+    @property
+    def leased(self) -> int:
+        """How many are leased."""
+        return sum(len(held) for held in self.leases.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for an actor."""
+        return len(self.tasks) - self.leased
+
+    # --- the fold
+
+    def apply(self, fact: Fact) -> None:
+        """Take one fact."""
+        getattr(self, f"_{fact.kind}")(fact)
+
+    def _mint(self, fact: Fact) -> None:
+        policy = fact.body["policy"]
+        for item in fact.body["tasks"]:
+            name = item["task"]
+            if name in self.tasks or name in self.ended:
+                self.duplicates += 1
+                self._owe(
+                    f"duplicate_task:{fact.position}:{name}", {"task": name, "policy": policy, "of": fact.position}
+                )
+                continue
+            self.minted += 1
+            self.tasks[name] = Task(self.minted, policy, body_text(item["body"]))
+            self._wait(name)
+
+    def _assign(self, fact: Fact) -> None:
+        body = fact.body
+        task = self.tasks.get(body["task"])
+        key = (body["to"], body["incarnation"])
+        answered = self._answered.setdefault(key, {})
+        answered.setdefault(body["request"], []).append(body["task"])
+        while len(answered) > REMEMBERED:
+            del answered[next(iter(answered))]
+        if task is not None:
+            self._release(body["task"], task)
+            task.lease = Lease(*key, body["request"], body["deadline"])
+            self.leases.setdefault(key, {})[body["task"]] = None
+            heapq.heappush(self._deadlines, (body["deadline"], body["task"]))
+
+    def _lease_returned(self, fact: Fact) -> None:
+        name = fact.body["task"]
+        self.owed.pop(f"return:{name}", None)
+        task = self.tasks.get(name)
+        if task is not None and task.lease is not None:
+            self.returned += 1
+            task.lapses += 1
+            self._release(name, task)
+            self._wait(name)
+
+    def _outcome(self, fact: Fact) -> None:
+        name = fact.body["task"]
+        if name in self.tasks:
+            self.done += 1
+            self._end(name)
+        elif name in self.ended:
+            self.late += 1
+            self._owe(f"late_outcome:{fact.position}:{name}", {"task": name, "from": fact.source, "of": fact.position})
+        else:
+            self.unknown += 1
+
+    def _rollout_error(self, fact: Fact) -> None:
+        name = fact.body["task"]
+        task = self.tasks.get(name)
+        if task is None or task.lease is None or task.lease[:2] != (fact.source, fact.incarnation):
+            return  # it is somebody else's by now: that rollout decides
+        if fact.body["permanent"]:
+            self.failed += 1
+            self._end(name)
+        else:
+            self.owed[f"return:{name}"] = (
+                "lease_returned",
+                {"task": name, "from": fact.source, "reason": "rollout_error"},
+            )
+
+    def _evict(self, fact: Fact) -> None:
+        if fact.body["task"] in self.tasks:
+            self.evicted += 1
+            self._end(fact.body["task"])
+
+    def _late_outcome(self, fact: Fact) -> None:
+        self.owed.pop(f"{fact.kind}:{fact.body['of']}:{fact.body['task']}", None)
+
+    _duplicate_task = _late_outcome
+
+    def _liveness(self, fact: Fact) -> None:
+        # Its leases were returned by facts of their own; should it come back, its requests are new ones.
+        if fact.body["state"] in ("lost", "left"):
+            self._answered.pop((fact.body["role"], fact.body["incarnation"]), None)
+
+    def _owe(self, key: str, body: dict[str, Any]) -> None:
+        self.owed[key] = (key.partition(":")[0], body)
+
+    def _wait(self, name: str) -> None:
+        task = self.tasks[name]
+        heapq.heappush(self._waiting.setdefault(task.policy, []), (task.order, name))
+
+    def _release(self, name: str, task: Task) -> None:
+        if task.lease is not None:
+            key = task.lease[:2]
+            held = self.leases[key]
+            held.pop(name, None)
+            if not held:
+                del self.leases[key]
+            task.lease = None
+
+    def _end(self, name: str) -> None:
+        task = self.tasks.pop(name)
+        self._release(name, task)
+        self.owed.pop(f"return:{name}", None)
+        self.ended[name] = None
+
+    # --- decisions
+
+    def decide(
+        self,
+        now: int,
+        requests: Sequence[Request] = (),
+        lost: Iterable[tuple[str, str, str]] = (),
+        lease_seconds: float = 60.0,
+        attempts: int = ATTEMPTS,
+    ) -> Decision:
+        """Everything that is due at `now` (wall clock, ns), decided at one go on the state as it is committed.
+
+        `lost` names incarnations that will send nothing more: (source, incarnation, reason). A task that returns here
+        is given out again only after that is on disk.
+        """
+        decision = Decision()
+        ending: dict[str, tuple[str, str]] = {}
+        for kind, body in self.owed.values():
+            if kind == "lease_returned":
+                ending[body["task"]] = (body["from"], body["reason"])
+            else:
+                decision.facts.append((kind, dict(body)))
+        for source, incarnation, reason in lost:
+            for name in sorted(self.leases.get((source, incarnation), ()), key=lambda name: self.tasks[name].order):
+                ending.setdefault(name, (source, reason))
+        for name in self.expired(now):
+            lease = self.tasks[name].lease
+            if lease is not None:
+                ending.setdefault(name, (lease.source, "expired"))
+        for name, (source, reason) in ending.items():
+            decision.facts.append(("lease_returned", {"task": name, "from": source, "reason": reason}))
+            if self.tasks[name].lapses + 1 >= attempts:
+                why = f"{attempts} leases ended without an outcome, the last one: {reason}"
+                decision.facts.append(("evict", {"task": name, "reason": why}))
+        deadline = now + int(lease_seconds * 1e9)
+        taken: set[str] = set(ending)
+        for request in requests:
+            names = self._choose(request, taken)
+            for name in names:
+                body = {"task": name, "to": request.source, "incarnation": request.incarnation}
+                decision.facts.append(("assign", {**body, "request": request.request, "deadline": deadline}))
+            decision.assigned.append((request, names))
+        return decision
+
+    def decide_assignment(self, request: Request, now: int, lease_seconds: float = 60.0) -> list[dict[str, Any]]:
+        """The bodies of the `assign` facts that answer one request; empty if it was answered, or there is no work."""
+        if self.answered(request) is not None:
+            return []
+        facts = self.decide(now, (request,), (), lease_seconds).facts
+        return [body for kind, body in facts if kind == "assign"]
+
+    def expired(self, now: int) -> list[str]:
+        """Leased tasks whose deadline is past, the earliest first."""
+        while self._deadlines and not self._current(self._deadlines[0]):
+            heapq.heappop(self._deadlines)  # of leases that have ended: forgetting them changes no answer
+        if not self._deadlines or self._deadlines[0][0] > now:
+            return []
+        due = sorted({entry for entry in self._deadlines if entry[0] <= now and self._current(entry)})
+        return [name for _, name in due]
+
+    def _current(self, entry: tuple[int, str]) -> bool:
+        task = self.tasks.get(entry[1])
+        return task is not None and task.lease is not None and task.lease.deadline == entry[0]
+
+    def _choose(self, request: Request, taken: set[str]) -> list[str]:
+        """The first `most` waiting tasks by order of mint; they are added to `taken`, the state stays."""
+        policies = [request.policy] if request.policy is not None else list(self._waiting)
+        heaps = [heap for heap in map(self._waiting.get, policies) if heap]
+        chosen: list[str] = []
+        seen: list[tuple[str, tuple[int, str]]] = []
+        while len(chosen) < request.most:
+            heap = min((heap for heap in heaps if heap), key=lambda heap: heap[0], default=None)
+            if heap is None:
+                break
+            entry = heapq.heappop(heap)
+            task = self.tasks.get(entry[1])
+            if task is None or task.lease is not None:
+                continue
+            seen.append((task.policy, entry))
+            if entry[1] not in taken:
+                taken.add(entry[1])
+                chosen.append(entry[1])
+        for policy, entry in dict.fromkeys(seen):
+            heapq.heappush(self._waiting[policy], entry)
+        return chosen
+
+    def answered(self, request: Request) -> Answer | None:
+        """The answer to a request that was answered already: those of its tasks that it still holds."""
+        names = self._answered.get((request.source, request.incarnation), {}).get(request.request)
+        if names is None:
+            return None
+        held: list[tuple[str, str, str]] = []
+        deadline = 0
+        for name in names:
+            task = self.tasks.get(name)
+            lease = task.lease if task is not None else None
+            if task is None or lease is None or lease[:3] != request[:3]:
+                continue
+            held.append((name, task.policy, task.body))
+            deadline = lease.deadline
+        return Answer(*request[:3], deadline, tuple(held))
+
+    # --- snapshots
+
+    _counts = ("minted", "done", "failed", "evicted", "returned", "late", "duplicates", "unknown")
+
+    def snapshot(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "counts": [getattr(self, name) for name in self._counts],
+            "tasks": [[name, t.order, t.policy, t.body, t.lapses, t.lease] for name, t in self.tasks.items()],
+            "ended": list(self.ended),
+            "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
+            "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
+        }
+
+    def restore(self, plain: dict[str, Any]) -> None:
+        """Become what `snapshot` described."""
+        for name, value in zip(self._counts, plain["counts"], strict=True):
+            setattr(self, name, value)
+        self.ended = dict.fromkeys(plain["ended"])
+        self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
+        self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
+        self.tasks, self.leases, self._waiting, self._deadlines = {}, {}, {}, []
+        for name, order, policy, body, lapses, lease in plain["tasks"]:
+            task = self.tasks[name] = Task(order, policy, body, lapses, Lease(*lease) if lease else None)
+            if task.lease is None:
+                self._wait(name)
+            else:
+                self.leases.setdefault(task.lease[:2], {})[name] = None
+                heapq.heappush(self._deadlines, (task.lease.deadline, name))
+
+
+__all__ = ["ATTEMPTS", "Answer", "Decision", "Lease", "Request", "Task", "Tasks"]

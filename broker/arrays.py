@@ -215,7 +215,7 @@ def from_bytes(content: bytes | memoryview) -> Tree:
     if view.nbytes < 16 or bytes(view[:8]) != b"HEADRACE":
         raise WireError("checkpoint", "does not begin as a checkpoint does")
     length = int.from_bytes(view[8:16], "little")
-    if 16 + length > view.nbytes:
+    if _padded(16 + length) > view.nbytes:
         raise WireError("checkpoint", "shorter than it says")
     try:
         plain = msgpack.unpackb(view[16 : 16 + length], use_list=True, strict_map_key=True)

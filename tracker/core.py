@@ -27,9 +27,8 @@ from tracker.standings import Standings
 from tracker.tasks import ATTEMPTS, Answer, Request, Tasks
 
 BATCH = 8_192
-"""Most facts of sources in one commit."""
-HELD = 65_536
-"""Most facts held for the commits to come; beyond it sources are not listened to, and send again."""
+"""Most facts of sources in one commit. What is held for the next ones is bounded by the sources: each keeps at most
+10,000 facts or 8 MiB that are not durable, and then waits (`broker.delivery.Outbox`)."""
 CLOCK_SECONDS = 5.0
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
@@ -127,6 +126,8 @@ class Core:
         self.inboxes: dict[tuple[str, str], Inbox] = {key: Inbox(last) for key, last in last_sequences.items()}
         self.members: dict[str, tuple[str, str, str]] = {}
         """By name: (role, incarnation, liveness state)."""
+        self.duplicates = 0
+        """Facts that came again and that the shell's hub dropped, all in all: the `clock` fact records the difference."""
         self._restarted = standings.phase_launch == settings.launch
         self._sequence = 0
         self._batch: Batch | None = None
@@ -150,8 +151,6 @@ class Core:
         A fact that does not fit its kind, or is of a kind that only the tracker writes, is taken as `refused`.
         """
         inbox = self.inbox(source, incarnation)
-        if len(self._rows) >= HELD:
-            return inbox.received
         sequence, fresh = inbox.accept(first, items)
         rows, bodies = self._rows, self._bodies
         for time, kind, text in fresh:
@@ -213,7 +212,8 @@ class Core:
 
     def committed(self, positions: range) -> Committed:
         """The batch is on disk at these positions: the folds take it. Gives what may be published."""
-        batch, self._batch = self._batch or Batch(), None
+        batch = Batch() if self._batch is None else self._batch
+        self._batch = None
         self.folds.apply(positions, batch.rows, batch.bodies)
         out = Committed()
         own = 0
@@ -328,10 +328,9 @@ class Core:
 
     def _clock(self, now: Now) -> tuple[str, dict[str, Any]]:
         self._clock_at = now.steady
-        duplicates = sum(inbox.duplicates for inbox in self.inboxes.values())
-        body = {"seconds": round(self.seconds(now), 3), "duplicates": duplicates - self._reported_duplicates}
-        self._reported_duplicates = duplicates
-        return "clock", body
+        total = self.duplicates + sum(inbox.duplicates for inbox in self.inboxes.values())
+        duplicates, self._reported_duplicates = total - self._reported_duplicates, total
+        return "clock", {"seconds": round(self.seconds(now), 3), "duplicates": duplicates}
 
     def _phases(self, now: Now) -> list[tuple[str, dict[str, Any]]]:
         standings, settings = self.standings, self.settings

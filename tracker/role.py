@@ -303,7 +303,6 @@ class TrackerRole:
             return
         self._standings_at = now.steady
         counts = self._hub.counts()
-        self._core.duplicates = counts["duplicates"]
         if counts["quarantined"] > self._quarantined:
             sample = self._hub.samples[-1]
             self._core.record(

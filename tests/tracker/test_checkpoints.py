@@ -134,7 +134,8 @@ store = CheckpointStore(pathlib.Path(sys.argv[1]))
 for number in range(1, 10_000):
     content = number.to_bytes(4, "big") * 50_000
     digest = hashlib.sha256(content).hexdigest()
-    store.begin("1" * 32, CheckpointOffer(offer=number, policy="p", version=(1, number), size=len(content), sha256=digest))
+    size = len(content)
+    store.begin("1" * 32, CheckpointOffer(offer=number, policy="p", version=(1, number), size=size, sha256=digest))
     store.write("p", 0, content)
     print(store.finish("p")["version"][1], flush=True)
 """
@@ -150,6 +151,7 @@ def test_killed_at_any_instant_what_was_finished_is_whole(tmp_path: Path, after:
         if finished == after:
             writer.send_signal(signal.SIGKILL)
     writer.wait(10)
+    writer.stdout.close()
     store = CheckpointStore(tmp_path)
     assert not [name for name in names(tmp_path) if name.endswith(".partial")]
     found, skipped = store.newest_valid("p")
@@ -183,7 +185,8 @@ def test_a_run_is_locked_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_holder_hinders_nobody(tmp_path: Path) -> None:
-    code = f"import pathlib, tracker.lock as l; k = l.RunLock(pathlib.Path({str(tmp_path)!r})); print('held', flush=True); input()"
+    taking = f"held = tracker.lock.RunLock(pathlib.Path({str(tmp_path)!r}))"
+    code = f"import pathlib, tracker.lock; {taking}; print('held', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdin is not None
     assert other.stdout is not None

@@ -23,29 +23,40 @@ tasks = st.sampled_from([f"t{index}" for index in range(6)])
 actors = st.sampled_from(["actor-0", "actor-1"])
 some = st.integers(0, 500)
 
+
+def body(kind: str, make: Any, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, Any]]:
+    return st.tuples(st.just(kind), st.builds(make, *parts))
+
+
+stops = st.sampled_from([{}, {"return": 1.0}, {"seconds": 9}])
+phases = st.sampled_from(["starting", "running"])
 bodies: st.SearchStrategy[tuple[str, Any]] = st.one_of(
-    st.tuples(st.just("episode"), st.builds(b.episode, numbers, agents=st.integers(0, 3), policy=policies)),
-    st.tuples(st.just("progress"), st.builds(b.progress, some, some, policies)),
-    st.tuples(st.just("update"), st.builds(b.update, some, some, policies)),
-    st.tuples(st.just("run"), st.builds(b.run, st.integers(1, 3), st.sampled_from([{}, {"return": 1.0}, {"seconds": 9}]))),
-    st.tuples(st.just("spawned"), st.builds(b.spawned, actors, st.integers(1, 4))),
-    st.tuples(st.just("exited"), st.builds(b.exited, actors)),
-    st.tuples(st.just("mint"), st.builds(lambda p, t: {"policy": p, "tasks": [{"task": t, "body": {"q": 1}}]}, policies, tasks)),
-    st.tuples(
-        st.just("assign"),
-        st.builds(
-            lambda t, to, n: {"task": t, "to": to, "incarnation": b.ONE, "request": n, "deadline": n * 10},
-            tasks, actors, st.integers(1, 100),
-        ),
+    body("episode", lambda value, n, p: b.episode(value, agents=n, policy=p), numbers, st.integers(0, 3), policies),
+    body("progress", b.progress, some, some, policies),
+    body("update", b.update, some, some, policies),
+    body("run", b.run, st.integers(1, 3), stops),
+    body("spawned", b.spawned, actors, st.integers(1, 4)),
+    body("exited", b.exited, actors),
+    body("mint", lambda p, t: {"policy": p, "tasks": [{"task": t, "body": {"q": 1}}]}, policies, tasks),
+    body(
+        "assign",
+        lambda t, to, n: {"task": t, "to": to, "incarnation": b.ONE, "request": n, "deadline": n * 10},
+        tasks, actors, st.integers(1, 100),
     ),
-    st.tuples(st.just("outcome"), st.builds(lambda t: {"task": t, "score": 0.5, "policy": "p"}, tasks)),
-    st.tuples(st.just("rollout_error"), st.builds(lambda t, p: {"task": t, "traceback": "E", "permanent": p}, tasks, st.booleans())),
-    st.tuples(st.just("lease_returned"), st.builds(lambda t: {"task": t, "from": "actor-0", "reason": "expired"}, tasks)),
-    st.tuples(st.just("clock"), st.builds(lambda s: {"seconds": s}, st.floats(0, 1e5))),
-    st.tuples(st.just("phase"), st.builds(lambda p: {"phase": p, "reason": "r", "failed": False, "launch": 1}, st.sampled_from(["starting", "running"]))),
-    st.tuples(st.just("epoch"), st.builds(lambda n: {"epoch": n, "env_steps": n}, some)),
-    st.tuples(st.just("liveness"), st.builds(lambda r: {"role": r, "state": "lost", "incarnation": b.ONE}, actors)),
-    st.tuples(st.just("alarm"), st.builds(lambda text: {"text": text}, st.text(max_size=20))),
+    body("outcome", lambda t: {"task": t, "score": 0.5, "policy": "p"}, tasks),
+    body("rollout_error", lambda t, p: {"task": t, "traceback": "E", "permanent": p}, tasks, st.booleans()),
+    body("lease_returned", lambda t: {"task": t, "from": "actor-0", "reason": "expired"}, tasks),
+    body("clock", lambda seconds: {"seconds": seconds}, st.floats(0, 1e5)),
+    body("phase", lambda phase: {"phase": phase, "reason": "r", "failed": False, "launch": 1}, phases),
+    body("epoch", lambda n: {"epoch": n, "env_steps": n}, some),
+    body("liveness", lambda role: {"role": role, "state": "lost", "incarnation": b.ONE}, actors),
+    body("alarm", lambda text: {"text": text}, st.text(max_size=20)),
+    body("life", lambda p, n: {"policy": p, "life": n, "incarnation": b.ONE}, policies, some),
+    body(
+        "checkpoint",
+        lambda p, n, best: {"policy": p, "version": [1, n], "file": f"{n}", "size": 1, "score": 1.0, "best": best},
+        policies, some, st.booleans(),
+    ),
 )  # fmt: skip
 
 

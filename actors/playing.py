@@ -1,0 +1,64 @@
+"""Playing whole episodes with fixed policies, to see how good they are. Nothing is learned, nothing is sent.
+
+Invariant: every environment contributes equally many episodes, so that short ones are not counted more often than long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from actors.environments.vector import Episode, VectorEnvironment
+from actors.policies.policy import Policy
+
+
+def play(
+    environment: VectorEnvironment,
+    policies: Mapping[str, Policy],
+    agents: Mapping[str, str],
+    episodes: int,
+    *,
+    deterministic: bool = False,
+) -> list[Episode]:
+    """`episodes` whole episodes. `agents` maps each agent to its policy. Raises EnvironmentFailed."""
+    each = math.ceil(episodes / environment.count)
+    played: list[list[Episode]] = [[] for _ in range(environment.count)]
+    by_policy: dict[str, list[str]] = {}
+    for agent in environment.agents:
+        by_policy.setdefault(agents[agent], []).append(agent)
+    environment.reset()
+    while min(map(len, played)) < each:
+        actions: dict[str, Any] = {}
+        for name, mine in by_policy.items():
+            seen = {
+                leaf: np.concatenate([environment.observations[agent][leaf] for agent in mine])
+                for leaf in environment.observations[mine[0]]
+            }
+            masks = [environment.masks.get(agent) for agent in mine]
+            mask = np.concatenate([m for m in masks if m is not None]) if masks[0] is not None else None
+            chosen, _ = policies[name].act(seen, mask, deterministic=deterministic)
+            actions.update(zip(mine, np.split(chosen, len(mine)), strict=True))
+        for episode in environment.step(actions).episodes:
+            if len(played[episode.environment]) < each:
+                played[episode.environment].append(episode)
+    return [episode for row in zip(*played, strict=True) for episode in row][:episodes]
+
+
+def returns_of(episodes: list[Episode], agents: Mapping[str, str], policy: str) -> list[float]:
+    """For each episode, the mean return of the agents that followed `policy` (episodes without one are left out)."""
+    found = []
+    for episode in episodes:
+        mine = [value for agent, value in episode.returns.items() if agents[agent] == policy]
+        if mine:
+            found.append(sum(mine) / len(mine))
+    return found
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """The 95% interval of the mean (normal approximation: mean ± 1.96 standard errors)."""
+    array = np.asarray(values)
+    error = 1.96 * array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0
+    return float(array.mean() - error), float(array.mean() + error)

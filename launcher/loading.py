@@ -1,0 +1,97 @@
+"""What a run has learned, for use in Python: `launcher.load(RUN_DIR).policy(name).act(observation)`.
+
+Invariant: nothing in the run directory is changed; a policy is the newest whole checkpoint of its learner, and what was
+skipped on the way to it is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.policies.policy import Policy, build_network
+from actors.spaces import ActionSpec, ObservationSpec
+from broker.arrays import Tree, from_bytes
+from broker.errors import RequestError
+from launcher.directory import inspect
+from launcher.host import append_folder
+from launcher.plan import Plan, make_plan
+from launcher.probing import Probe
+from launcher.runfile import load as load_run_file
+from tracker.checkpoints import newest_valid
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """One trained policy."""
+
+    name: str
+    version: tuple[int, int]
+    acting: Policy
+    parameters: Tree
+
+    def act(self, observation: Any, *, deterministic: bool = True) -> Any:
+        """The action for one observation, as the environment gave it and as the environment takes it."""
+        seen = {leaf: array[None] for leaf, array in self.acting.observation.encode(observation).items()}
+        actions, _ = self.acting.act(seen, deterministic=deterministic)
+        action = self.acting.clip(actions)[0]
+        if self.acting.action.kind == "discrete":
+            return int(action) + int(np.sum(self.acting.action.start))
+        if self.acting.action.kind == "multi_discrete":
+            return action + np.asarray(self.acting.action.start)
+        return action
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run directory, read-only."""
+
+    directory: Path
+    plan: Plan
+    skipped: list[tuple[str, str]]
+    """Damaged checkpoints that were passed over: (file, reason)."""
+
+    def checkpoint(self, policy: str) -> Tree:
+        """The newest whole checkpoint of a policy. RequestError if there is none."""
+        if policy not in self.plan.policies:
+            raise RequestError(f"no policy {policy!r} in this run; it has {', '.join(self.plan.policies)}")
+        found, skipped = newest_valid(self.directory / "checkpoints", policy)
+        self.skipped.extend(skipped)
+        if found is None:
+            why = f" ({len(skipped)} damaged)" if skipped else ""
+            raise RequestError(
+                f"{self.directory}: no whole checkpoint of {policy!r}{why}; let the run go on for longer"
+            )
+        return from_bytes(found[0].read_bytes())
+
+    def policy(self, name: str, *, seed: int = 0) -> LoadedPolicy:
+        """A policy at its newest checkpoint. RequestError if there is none, or it is not a network."""
+        tree = self.checkpoint(name)
+        described = self.plan.policies[name]
+        if described.observation is None or described.action is None:
+            raise RequestError(f"policy {name!r} has no environment: read its parameters with `.checkpoint({name!r})`")
+        observation = ObservationSpec.from_plain(described.observation)
+        action = ActionSpec.from_plain(described.action)
+        settings = self.plan.run.policies
+        acting = Policy(
+            build_network(settings.network, observation, action, settings.settings), observation, action, seed=seed
+        )
+        acting.load(tree["parameters"])
+        life, number = tree["version"]
+        return LoadedPolicy(name, (life, number), acting, tree["parameters"])
+
+
+def load(directory: Path | str) -> LoadedRun:
+    """What the run in `directory` has learned so far. RequestError if it holds no run."""
+    where = inspect(Path(directory))
+    resolved = load_run_file(where.run_file)
+    append_folder(resolved.folder)
+    probe = Probe(resolved)
+    try:
+        plan = make_plan(resolved, probe.answer())
+    finally:
+        probe.close()
+    return LoadedRun(where.path, plan, [])

@@ -39,7 +39,9 @@ ZERO_COPY = 65_536
 def window_of(size: int) -> int:
     """Fragments under way for each producer: 8 MiB of them, at least 4, at most 256."""
     import os
-    if "BENCH_WINDOW" in os.environ: return int(os.environ["BENCH_WINDOW"])
+
+    if "BENCH_WINDOW" in os.environ:
+        return int(os.environ["BENCH_WINDOW"])
     return max(4, min(256, 8 * 1024 * 1024 // size))
 
 

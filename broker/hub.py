@@ -19,7 +19,7 @@ from broker import addresses
 from broker import messages as m
 from broker.arrays import Tree, pack
 from broker.errors import RequestError, RunError, WireError
-from broker.hubstate import Delivery, HubState
+from broker.hubstate import Delivery, FactsArrived, HubState
 from broker.liveness import Liveness
 from broker.names import ALL, topic
 from broker.reactor import Reactor
@@ -28,6 +28,8 @@ from broker.wire import Codec, Identity, Payload
 ZERO_COPY = 65_536
 MAX_FRAME = 1024 * 1024 * 1024
 SAMPLES = 32
+TURN = 32
+"""Messages that are read before the other sockets, and the role, have a turn."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,10 @@ class Hub:
     def settle(self, source: str, incarnation: str, sequence: int) -> None:
         """All fragments of this source up to `sequence` have left the learner's queue."""
         with self._lock:
+            pending = self._state.pending
             self._state.settle(source, incarnation, sequence)
-        self._reactor.wake()
+        if not pending:  # otherwise the reactor already knows when the next pulse is due
+            self._reactor.wake()
 
     def acknowledge(self, durable: dict[tuple[str, str], int]) -> None:
         """Facts that are on disk: highest sequence by (source, incarnation)."""
@@ -143,7 +147,7 @@ class Hub:
     def undo(self) -> None:
         """A commit failed: what was received since the last one, and is not yet taken, is forgotten and asked again."""
         with self._lock:
-            self._inbox = deque(item for item in self._inbox if type(item).__name__ != "FactsArrived")
+            self._inbox = deque(item for item in self._inbox if not isinstance(item, FactsArrived))
             self._state.undo()
         self._reactor.wake()
 
@@ -234,38 +238,42 @@ class Hub:
                     source.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-        for _ in range(256):  # then the other sockets have a turn
+        delivered = False
+        for _ in range(TURN):
             try:
-                header = source.recv(zmq.NOBLOCK)
+                header = source.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return
+                break
             payload: Payload | None = None
-            surplus = 0
-            while source.get(zmq.RCVMORE):
+            surplus, more = 0, header.more
+            while more:
                 frame = source.recv(zmq.NOBLOCK, copy=False)
+                more = frame.more
                 if payload is None:
                     payload = frame.buffer
                 else:
                     surplus += 1
-            self._read(header, payload, surplus)
+            delivered |= self._read(header.bytes, payload, surplus)
+        if delivered:
+            with self._lock:
+                self._news.notify_all()
+            if self._on_delivery is not None:
+                self._on_delivery()
 
-    def _read(self, header: bytes, payload: Payload | None, surplus: int) -> None:
+    def _read(self, header: bytes, payload: Payload | None, surplus: int) -> bool:
         try:
             if surplus:
                 raise WireError("malformed", f"{surplus} frames too many")
             envelope = self._codec.decode(header, payload, (self.identity.name,))
             with self._lock:
                 delivered = self._state.handle(envelope, time.monotonic())
-                if delivered:
-                    self._inbox.extend(delivered)
-                    self._news.notify_all()
+                self._inbox.extend(delivered)
         except WireError as error:
             size = len(header) + (memoryview(payload).nbytes if payload is not None else 0)
             self.quarantine[error.reason] += 1
             self.samples.append(Quarantined(error.reason, str(error)[:300], size, header[:48].hex()))
-            return
-        if delivered and self._on_delivery is not None:
-            self._on_delivery()
+            return False
+        return bool(delivered)
 
     def on_tick(self, now: float) -> float:
         """Send what is waiting, then the pulses that are due, and the version to those who are behind."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker import messages as m
-from broker.arrays import Layout, Tree, read_layout, unpack
+from broker.arrays import Layout, Tree, read_layout, unpack_all
 from broker.catchup import CatchUp
 from broker.credit import Settlement
 from broker.delivery import Fact, Inbox
@@ -26,8 +26,7 @@ MAX_LAYOUTS = 64
 MAX_NAMES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """One fragment, checked, in order; it must be settled in the end."""
 
     source: str
@@ -41,8 +40,7 @@ class Arrived:
     note: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FactsArrived:
+class FactsArrived(NamedTuple):
     """Facts in order, each new; to be made durable and then acknowledged."""
 
     source: str
@@ -51,8 +49,7 @@ class FactsArrived:
     items: tuple[Fact, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """Any other message of a spoke."""
 
     source: str
@@ -153,32 +150,20 @@ class HubState:
             spoke.layouts[message.layout] = layout
             self._changed.add(name)
         known = spoke.layouts.get(message.layout)
-        view = memoryview(envelope.payload)
-        if known is not None and view.nbytes != known.size * len(message.items):
-            raise WireError("size", f"{len(message.items)} fragments of {known.size} bytes in {view.nbytes}")
+        trees = unpack_all(known, envelope.payload, len(message.items)) if known is not None else None
+        settlement = spoke.settlement
         arrived: list[Delivery] = []
         for index, item in enumerate(message.items):
-            if not spoke.settlement.arrive(item.sequence):
+            sequence = item.sequence
+            if not settlement.arrive(sequence):
                 self.dropped["replayed"] += 1
-            elif known is None:
+            elif trees is None:
                 self.dropped["unknown layout"] += 1
-                spoke.settlement.refuse(item.sequence)
+                settlement.leave(sequence)
                 self._changed.add(name)
             else:
-                arrays = unpack(known, view[index * known.size : (index + 1) * known.size])
-                arrived.append(
-                    Arrived(
-                        name,
-                        envelope.incarnation,
-                        item.sequence,
-                        item.version,
-                        item.crc,
-                        item.steps,
-                        arrays,
-                        item.task,
-                        item.note,
-                    )
-                )
+                about = (item.version, item.crc, item.steps, trees[index], item.task, item.note)
+                arrived.append(Arrived(name, envelope.incarnation, sequence, *about))
         return arrived
 
     def _facts(self, name: str, incarnation: str, message: m.Facts) -> list[Delivery]:
@@ -248,10 +233,15 @@ class HubState:
 
     # --- the pulse -------------------------------------------------------------------------------------------------
 
+    @property
+    def pending(self) -> bool:
+        """Whether something changed that no pulse has said yet."""
+        return self._changed_all or bool(self._changed)
+
     def pulse_due(self) -> float:
         """When the next pulse is due."""
         rest = self._rested_at + PULSE_EVERY
-        if self._changed or self._changed_all:
+        if self.pending:
             return min(rest, self._pulsed_at + PULSE_APART)
         return rest
 

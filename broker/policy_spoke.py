@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker import messages as m
-from broker.arrays import Layout, Tree, pack, read_layout, unpack
+from broker.arrays import Layout, Tree, described, fill, fresh, read_layout, unpack
 from broker.credit import SendWindow
 from broker.errors import WireError
 from broker.reactor import Reactor
@@ -33,10 +33,13 @@ class Versioned:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Batch:
+    """Fragments of one layout that leave as one message; there is room for more in its payload."""
+
     layout: Layout
+    room: int
     payload: memoryview
-    fields: dict[str, Any]
+    items: list[dict[str, Any]]
 
 
 class PolicySpoke(Spoke):
@@ -49,7 +52,9 @@ class PolicySpoke(Spoke):
         self.dropped = 0
         """Fragments that were made and will never be settled: the hub was gone, or its incarnation changed."""
         self._window = SendWindow(window)
-        self._fragments: deque[_Waiting] = deque()
+        self._batches: deque[_Batch] = deque()
+        self._waiting = 0
+        self._room = 1
         self._known: frozenset[str] = frozenset()
         self._newest: Versioned | None = None
         self._asked: tuple[int, int] | None = None
@@ -60,15 +65,17 @@ class PolicySpoke(Spoke):
     @property
     def open_for_more(self) -> bool:
         """Whether there is credit for one more fragment."""
-        return self._window.open(len(self._fragments))
+        return self._window.open(self._waiting)
 
     @property
     def credit(self) -> int:
         """Fragments that may still be made now."""
-        return max(0, self._window.window - len(self._fragments) - self._window.unsettled)
+        return max(0, self._window.window - self._waiting - self._window.unsettled)
 
     def wait_for_credit(self, timeout: float) -> bool:
         """Wait until one more fragment may be made, at most `timeout` seconds."""
+        if self.open_for_more:
+            return True
         with self._lock:
             return self._news.wait_for(lambda: self.open_for_more or self.superseded, timeout) and self.open_for_more
 
@@ -86,16 +93,37 @@ class PolicySpoke(Spoke):
         if not self.open_for_more:
             self.dropped += 1
             return False
-        layout, payload = pack(arrays)
+        layout, leaves = described(arrays)
         fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
         if task is not None:
             fields["task"] = task
         if note is not None:
             fields["note"] = note
+        batch = self._take_batch(layout)
+        begin = len(batch.items) * layout.size
+        fill(layout, leaves, batch.payload[begin : begin + layout.size])
+        batch.items.append(fields)
         with self._lock:
-            self._fragments.append(_Waiting(layout, payload, fields))
+            self._batches.append(batch)
+            self._waiting += 1
         self._reactor.wake()
         return True
+
+    def _take_batch(self, layout: Layout) -> _Batch:
+        """The last batch, if it still waits and has room (nobody else holds it then), or a new one.
+
+        Room doubles while there is a backlog and halves while there is none: single fragments are not made to wait.
+        """
+        with self._lock:
+            if self._batches:
+                last = self._batches[-1]
+                if last.layout.digest == layout.digest and len(last.items) < last.room:
+                    return self._batches.pop()
+                self._room *= 2
+            else:
+                self._room //= 2
+            self._room = room = max(1, min(self._room, BATCH // max(1, layout.size)))
+        return _Batch(layout, room, fresh(layout.size * room), [])
 
     def take_dropped(self) -> int:
         """Fragments dropped since this was last asked."""
@@ -119,7 +147,7 @@ class PolicySpoke(Spoke):
     def flushed(self, timeout: float) -> bool:
         """Wait until all that was sent is settled."""
         with self._lock:
-            return self._news.wait_for(lambda: not self._fragments and self._window.unsettled == 0, timeout)
+            return self._news.wait_for(lambda: self._waiting == 0 and self._window.unsettled == 0, timeout)
 
     # --- on the reactor's thread -----------------------------------------------------------------------------------
 
@@ -157,29 +185,21 @@ class PolicySpoke(Spoke):
         if self._window.blocked(now):
             hello = self._hello_message(blocked=True, sent_through=self._window.sequence)
             self._push_message(hello, None)
-        while self._fragments:
-            if not self._push_batch():
+        while self._batches:
+            if not self._push_batch(self._batches.popleft()):
                 return now + 0.002
         return time.monotonic() + 0.25
 
-    def _push_batch(self) -> bool:
-        first = self._fragments[0].layout
-        batch: list[_Waiting] = []
-        size = 0
-        for waiting in self._fragments:
-            size += waiting.layout.size
-            if batch and (waiting.layout.digest != first.digest or size > BATCH):
-                break
-            batch.append(waiting)
-        items = [{"sequence": self._window.take(), **waiting.fields} for waiting in batch]
-        fields: dict[str, Any] = {"hub": self.incarnation, "layout": first.digest, "items": items}
-        if first.digest not in self._known:
-            fields["define"] = first.plain
+    def _push_batch(self, batch: _Batch) -> bool:
+        layout = batch.layout
+        items = [{"sequence": self._window.take(), **fields} for fields in batch.items]
+        self._waiting -= len(items)
+        fields: dict[str, Any] = {"hub": self.incarnation, "layout": layout.digest, "items": items}
+        if layout.digest not in self._known:
+            fields["define"] = layout.plain
         header = self._codec.encode_fields("fragments", fields, self.hub_name)
-        payload: Payload = batch[0].payload if len(batch) == 1 else b"".join(w.payload for w in batch)
-        for _ in batch:
-            self._fragments.popleft()
-        if not self._push_parts((header, payload)):
-            self._stuck = (header, payload)
+        parts: tuple[Payload, ...] = (header, batch.payload[: len(items) * layout.size])
+        if not self._push_parts(parts):
+            self._stuck = parts
             return False
         return True

@@ -6,7 +6,6 @@ reactor) and terminates it when the station closes.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -71,6 +70,28 @@ class Spec:
         return int(self.run["seed"])
 
 
+class Gauge:
+    """What a process uses: `cpu` in percent of one core since the last look, `rss_mb` in MiB."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._process.cpu_percent()
+        self._at = -STATUS_EVERY
+
+    def due(self) -> bool:
+        """Whether it is time to say it again."""
+        return time.monotonic() - self._at >= STATUS_EVERY
+
+    def read(self) -> dict[str, float | int | None]:
+        """Look now."""
+        self._at = time.monotonic()
+        with self._process.oneshot():
+            return {
+                "cpu": self._process.cpu_percent(),
+                "rss_mb": round(self._process.memory_info().rss / 2**20, 1),
+            }
+
+
 @dataclass
 class Station:
     """A role at work: identity, reactor, spoke to the tracker, and what it says of itself."""
@@ -84,8 +105,7 @@ class Station:
     rates: dict[str, float | int | None] = field(default_factory=dict)
     waits: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Whom the role waits for → (for what, since when in monotonic seconds)."""
-    _process: psutil.Process = field(default_factory=psutil.Process)
-    _said: float = 0.0
+    _gauge: Gauge = field(default_factory=Gauge)
 
     @classmethod
     def open(cls, spec: Spec, ending: threading.Event, *, serves: str | None = None, **more: Any) -> Station:
@@ -123,18 +143,14 @@ class Station:
 
     def report(self, *, now: bool = False) -> None:
         """Say what this role does, at most every half second."""
-        clock = time.monotonic()
-        if not now and clock - self._said < STATUS_EVERY:
+        if not now and not self._gauge.due():
             return
-        self._said = clock
-        with self._process.oneshot():
-            cpu = self._process.cpu_percent()
-            rss = self._process.memory_info().rss / 2**20
+        clock = time.monotonic()
         self.tracker.say(
             m.Status(
                 doing=self.doing[:200],
                 waits=tuple((whom, what, clock - since) for whom, (what, since) in self.waits.items()),
-                rates={"cpu": cpu, "rss_mb": round(rss, 1), "pid": os.getpid(), **self.rates},
+                rates={**self._gauge.read(), **self.rates},
             )
         )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgpack
 from pydantic import TypeAdapter, ValidationError
@@ -33,8 +33,7 @@ _TOKEN_AT = 3  # after the array's head and the two bytes that begin a binary of
 Payload = bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """A message that was believed, who sent it, and its payload."""
 
     sender: str

@@ -19,9 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from broker import messages as m
 from broker.errors import RequestError
 from broker.names import new_incarnation
 from broker.reactor import Reactor
+from broker.station import Gauge
 from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
 from launcher import decisions as d
@@ -134,6 +136,7 @@ class Launch:
     _interrupts: list[str] = field(default_factory=list)
     _told_interrupts: int = 0
     _problem: str = ""
+    _gauge: Gauge = field(default_factory=Gauge)
 
     def run(self, view: Callable[[], View]) -> int:
         """Until every process is gone. Returns the exit status."""
@@ -184,6 +187,8 @@ class Launch:
             if standings is not None and standings is not shown:
                 shown = standings
                 view.show(json.loads(standings))
+            if self._gauge.due():
+                self.spoke.say(m.Status(doing=f"watching {len(self._pids)} processes", rates=self._gauge.read()))
             view.tick()
             time.sleep(STEP)
 

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Any
 
 from broker.delivery import Inbox, body_text
 from broker.liveness import Event
 from tracker.checkpoints import Manifest
 from tracker.epochs import Epochs
+from tracker.exchange import Batch, Committed, CoreEvent, Joined, Life, Now, Restoring, Settings
 from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
 from tracker.folds import Folds
+from tracker.leases import Answer, Request
 from tracker.standings import Standings
-from tracker.tasks import ATTEMPTS, Answer, Request, Tasks
+from tracker.tasks import Tasks
 
 BATCH = 8_192
 """Most facts of sources in one commit. What is held for the next ones is bounded by the sources: each keeps at most
@@ -32,81 +34,6 @@ BATCH = 8_192
 CLOCK_SECONDS = 5.0
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
-
-
-class Now(NamedTuple):
-    """An instant: the wall clock in ns (for facts and deadlines) and monotonic seconds (for lengths of time)."""
-
-    wall: int
-    steady: float
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the tracker needs of the run file. `launch` is the n-th launch of this run directory, from 1."""
-
-    launch: int = 1
-    stop_seconds: float | None = None
-    stop_env_steps: int | None = None
-    stop_return: float | None = None
-    learners: frozenset[str] = frozenset()
-    """Names of the roles that must be there before the run counts as running (besides one actor)."""
-    epoch_steps: int | None = None
-    lease_seconds: float = 60.0
-    attempts: int = ATTEMPTS
-    ending_seconds: float = 10.0
-    """Longest wait for Farewells in `stopping`."""
-
-
-class Joined(NamedTuple):
-    """A Hello of an incarnation that was not known."""
-
-    name: str
-    role: str
-    incarnation: str
-
-
-class Restoring(NamedTuple):
-    """A learner asks where it begins."""
-
-    policy: str
-    incarnation: str
-
-
-class Life(NamedTuple):
-    """The life that a learner's incarnation has, by a committed fact: answer with a RestorePoint."""
-
-    policy: str
-    life: int
-    incarnation: str
-
-
-CoreEvent = Joined | Restoring | Request | Event
-
-
-@dataclass(slots=True)
-class Batch:
-    """Facts for one commit, and their decoded bodies."""
-
-    rows: list[Row] = field(default_factory=list)
-    bodies: list[Any] = field(default_factory=list)
-    answers: list[Request] = field(default_factory=list)
-    lives: list[Restoring] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.rows)
-
-
-@dataclass(slots=True)
-class Committed:
-    """What may be published now."""
-
-    durable: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Per (source, incarnation), the highest sequence on disk."""
-    answers: list[Answer] = field(default_factory=list)
-    lives: list[Life] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
-    """The tracker's own: `phase` to pulse, `checkpoint` to acknowledge, and so on."""
 
 
 class Core:
@@ -127,7 +54,7 @@ class Core:
         self.members: dict[str, tuple[str, str, str]] = {}
         """By name: (role, incarnation, liveness state)."""
         self.duplicates = 0
-        """Facts that came again and that the shell's hub dropped, all in all: the `clock` fact records the difference."""
+        """Facts that came again and that the shell's hub dropped, all in all: `clock` facts record the differences."""
         self._restarted = standings.phase_launch == settings.launch
         self._sequence = 0
         self._batch: Batch | None = None
@@ -392,3 +319,18 @@ class Core:
 def standard_folds() -> Folds:
     """The folds of every run, at position 0."""
     return Folds({"standings": Standings(), "tasks": Tasks(), "epochs": Epochs()})
+
+
+__all__ = [
+    "BATCH",
+    "Batch",
+    "Committed",
+    "Core",
+    "CoreEvent",
+    "Joined",
+    "Life",
+    "Now",
+    "Restoring",
+    "Settings",
+    "standard_folds",
+]

@@ -22,7 +22,7 @@ from broker.hubstate import Delivery, FactsArrived, Said
 from broker.liveness import Event
 from broker.names import ALL, STANDINGS
 from broker.reactor import Reactor
-from broker.station import Spec
+from broker.station import Gauge, Spec
 from tracker.checkpoints import FOLDER, CheckpointsFull, CheckpointStore, read_chunk
 from tracker.core import Core, Joined, Life, Now, Restoring, Settings, standard_folds
 from tracker.document import standings_document
@@ -83,6 +83,10 @@ class TrackerRole:
         last = self._ledger.last_sequences()
         self._core = Core(settings_of(spec), folds, identity.incarnation, last)
         self._live = Live()
+        self._identity, self._gauge = identity, Gauge()
+        self._live.hello(
+            identity.name, identity.incarnation, m.Hello(role="tracker", pid=os.getpid()), time.monotonic()
+        )
         self._reactor = Reactor("tracker-io")
         self._hub = Hub(
             self._reactor,
@@ -315,6 +319,9 @@ class TrackerRole:
             self._samples_at = now.steady
             for sample_body in self._live.samples():
                 self._core.record("status_sample", sample_body)
+        if self._gauge.due():
+            me, status = self._identity, m.Status(doing="writing", rates=self._gauge.read())
+            self._live.status(me.name, me.incarnation, status, now.steady)
         self._live.observe(self._core.standings, self._ledger.last_position, now.steady)
         self._hub.publish(STANDINGS, m.Standings(), json.dumps(self._document(now)).encode())
 

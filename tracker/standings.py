@@ -88,17 +88,23 @@ class Standings:
                 "refused",
             ]
         }
-        self.kinds = frozenset(self._take) | TOLD
+        for kind in TOLD:
+            self._take[kind] = self._telling(self._take.get(kind))
+        self.kinds = frozenset(self._take)
 
     def apply(self, fact: Fact) -> None:
         """Take one fact."""
-        take = self._take.get(fact.kind)
-        if take is not None:
-            take(fact)
-        if fact.kind in TOLD:
+        self._take[fact.kind](fact)
+
+    def _telling(self, take: Callable[[Fact], None] | None) -> Callable[[Fact], None]:
+        def told(fact: Fact) -> None:
+            if take is not None:
+                take(fact)
             line = words(fact.kind, fact.body)
             if line is not None:
                 self.events.append([fact.time, fact.source, line])
+
+        return told
 
     def policy(self, name: str) -> PolicyTally:
         """The tally of a policy, made when it is first heard of."""
@@ -124,7 +130,8 @@ class Standings:
         self.episodes += 1
         self.moves[fact.source] = self.moves.get(fact.source, 0) + 1
         policies = body["policies"]
-        mine: dict[str, list[float]] = {}
+        sums: dict[str, float] = {}
+        shared: dict[str, int] = {}
         total = 0.0
         count = 0
         for agent, value in body["returns"].items():
@@ -134,14 +141,15 @@ class Standings:
             total += value
             count += 1
             name = policies.get(agent, agent)
-            if name in mine:
-                mine[name].append(value)
+            if name in sums:
+                sums[name] += value
+                shared[name] = shared.get(name, 1) + 1
             else:
-                mine[name] = [value]
+                sums[name] = value
         if not count:
             return
-        for name, values in mine.items():
-            self.policy(name).returns.add(values[0] if len(values) == 1 else sum(values) / len(values))
+        for name, value in sums.items():
+            self.policy(name).returns.add(value / shared[name] if name in shared else value)
         self.returns.add(total / count)
         if self.solved_at is None and "return" in self.stop and self.returns.reaches(self.stop["return"]):
             self.solved_at = self.seconds_at(fact.time)

@@ -1,0 +1,60 @@
+"""Tasks, requests and leases as values, for the fold `tracker.tasks` and its decisions.
+
+Invariant: a lease names exactly one incarnation, the request that it answers, and the deadline by which it ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+ATTEMPTS = 5
+"""Leases of one task that may end without an outcome before it is given up: a task that kills its actors ends too."""
+
+
+class Request(NamedTuple):
+    """An actor asks for up to `most` tasks (of `policy`, or of any)."""
+
+    source: str
+    incarnation: str
+    request: int
+    most: int
+    policy: str | None = None
+
+
+class Lease(NamedTuple):
+    """Who holds a task, by which request, and until when (the tracker's wall clock, ns)."""
+
+    source: str
+    incarnation: str
+    request: int
+    deadline: int
+
+
+@dataclass(slots=True)
+class Task:
+    """A task that has no outcome yet. `order` is the place of its mint among all."""
+
+    order: int
+    policy: str
+    body: str
+    lapses: int = 0
+    lease: Lease | None = None
+
+
+class Answer(NamedTuple):
+    """An assignment to publish once the facts that it rests on are on disk: (task, policy, body as JSON text) each."""
+
+    source: str
+    incarnation: str
+    request: int
+    deadline: int
+    tasks: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(slots=True)
+class Decision:
+    """Facts to commit, and per request the ids that it gets by them (empty: no work just now)."""
+
+    facts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    assigned: list[tuple[Request, list[str]]] = field(default_factory=list)

@@ -168,7 +168,3 @@ class Inbox:
     def commit(self, sequence: int) -> None:
         """All up to `sequence` is on disk."""
         self.durable = max(self.durable, min(sequence, self.received))
-
-    def rollback(self) -> None:
-        """What was received and could not be written is asked for again."""
-        self.received = self.durable

@@ -144,13 +144,6 @@ class Hub:
                 self._state.durable(source, incarnation, sequence)
         self._reactor.wake()
 
-    def undo(self) -> None:
-        """A commit failed: what was received since the last one, and is not yet taken, is forgotten and asked again."""
-        with self._lock:
-            self._inbox = deque(item for item in self._inbox if not isinstance(item, FactsArrived))
-            self._state.undo()
-        self._reactor.wake()
-
     def offer(self, name: str, offer: int, chunks: int, state: str) -> None:
         """How far a checkpoint offer of a spoke has come."""
         with self._lock:

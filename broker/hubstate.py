@@ -196,13 +196,6 @@ class HubState:
         self._inbox(source, incarnation).commit(sequence)
         self._changed.add(source)
 
-    def undo(self) -> None:
-        """Nothing that was received since the last commit could be written: ask for it again."""
-        for (name, _), inbox in self._inboxes.items():
-            if inbox.received != inbox.durable:
-                inbox.rollback()
-                self._changed.add(name)
-
     def offer(self, name: str, offer: int, chunks: int, state: str) -> None:
         """How far a checkpoint offer has come."""
         spoke = self.spokes.get(name)

@@ -1,6 +1,6 @@
 """The launcher: the command line, the run file, supervision, the live dashboard, and what a run has learned.
 
-`launcher.load(RUN_DIR)` gives the trained policies of a run. It is found lazily: the launcher itself never imports torch.
+`launcher.load(RUN_DIR)` gives the trained policies of a run. It is found lazily, as the launcher never imports torch.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ a full disk delays and loses nothing. What `committed` returns rests on the ledg
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from broker.delivery import Inbox, body_text
+from broker.delivery import body_text
 from broker.liveness import Event
 from tracker.checkpoints import Manifest
 from tracker.epochs import Epochs
@@ -37,11 +37,9 @@ SNAPSHOT_SECONDS = 60.0
 
 
 class Core:
-    """The decisions. Its folds must already be at the ledger's end; `last_sequences` is the ledger's."""
+    """The decisions. Its folds must already be at the ledger's end."""
 
-    def __init__(
-        self, settings: Settings, folds: Folds, incarnation: str, last_sequences: Mapping[tuple[str, str], int]
-    ) -> None:
+    def __init__(self, settings: Settings, folds: Folds, incarnation: str) -> None:
         self.settings = settings
         self.folds = folds
         standings, tasks, epochs = folds.folds["standings"], folds.folds["tasks"], folds.folds["epochs"]
@@ -50,7 +48,6 @@ class Core:
         assert isinstance(epochs, Epochs)
         self.standings, self.tasks, self.epochs = standings, tasks, epochs
         self.incarnation = incarnation
-        self.inboxes: dict[tuple[str, str], Inbox] = {key: Inbox(last) for key, last in last_sequences.items()}
         self.members: dict[str, tuple[str, str, str]] = {}
         """By name: (role, incarnation, liveness state)."""
         self.duplicates = 0
@@ -72,15 +69,13 @@ class Core:
 
     # --- in
 
-    def accept(self, source: str, incarnation: str, first: int, items: tuple[tuple[int, str, str], ...]) -> int:
-        """Facts of a source arrived: those that are next in order are taken. Gives `received`, its highest sequence.
+    def accept(self, source: str, incarnation: str, first: int, items: tuple[tuple[int, str, str], ...]) -> None:
+        """New facts of a source, in order (the hub saw to that), numbered from `first`.
 
         A fact that does not fit its kind, or is of a kind that only the tracker writes, is taken as `refused`.
         """
-        inbox = self.inbox(source, incarnation)
-        sequence, fresh = inbox.accept(first, items)
         rows, bodies = self._rows, self._bodies
-        for time, kind, text in fresh:
+        for sequence, (time, kind, text) in enumerate(items, first):
             try:
                 if kind in OF_THE_TRACKER or source == TRACKER:
                     raise Unfit(f"{kind} facts are written by the tracker alone")
@@ -90,15 +85,6 @@ class Core:
                 refused = {"kind": kind, "reason": str(unfit), "text": text[:1000]}
                 bodies.append(refused)
                 rows.append((source, incarnation, sequence, time, "refused", body_text(refused)))
-            sequence += 1
-        return inbox.received
-
-    def inbox(self, source: str, incarnation: str) -> Inbox:
-        """What was received of an incarnation and what of it is durable: a spoke's counters."""
-        inbox = self.inboxes.get((source, incarnation))
-        if inbox is None:
-            inbox = self.inboxes[source, incarnation] = Inbox()
-        return inbox
 
     def handle(self, event: CoreEvent) -> None:
         """Something happened; what follows from it is decided in the next `gather`."""
@@ -107,6 +93,11 @@ class Core:
     def record(self, kind: str, body: dict[str, Any]) -> None:
         """A fact of the tracker's own that its shell found out: checkpoint, checkpoint_skipped, quarantine, ..."""
         self._recorded.append((kind, body))
+
+    def close(self, reason: str, now: Now) -> None:
+        """The run ends here and now, without Farewells: there is nobody left to lead it."""
+        body = {"phase": "ended", "reason": reason, "failed": True, "launch": self.settings.launch}
+        self._recorded += [self._clock(now), ("phase", body)]
 
     def unrecorded(self, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
         """Bodies of `checkpoint` facts for checkpoints on disk that have none: a crash came between the two."""
@@ -150,8 +141,6 @@ class Core:
                 own += 1
             else:
                 out.durable[row[0], row[1]] = row[2]
-        for (source, incarnation), sequence in out.durable.items():
-            self.inbox(source, incarnation).commit(sequence)
         for request in batch.answers:
             answer = self.tasks.answered(request)
             out.answers.append(answer or Answer(*request[:3], 0, ()))
@@ -255,8 +244,7 @@ class Core:
 
     def _clock(self, now: Now) -> tuple[str, dict[str, Any]]:
         self._clock_at = now.steady
-        total = self.duplicates + sum(inbox.duplicates for inbox in self.inboxes.values())
-        duplicates, self._reported_duplicates = total - self._reported_duplicates, total
+        duplicates, self._reported_duplicates = self.duplicates - self._reported_duplicates, self.duplicates
         return "clock", {"seconds": round(self.seconds(now), 3), "duplicates": duplicates}
 
     def _phases(self, now: Now) -> list[tuple[str, dict[str, Any]]]:

@@ -30,7 +30,7 @@ def standings_document(
     seconds = fold.seconds if seconds is None else seconds
     rates = live.rates()
     policies = {
-        name: _policy(tally, rates.policies.get(name, (0.0, 0.0)), live.seen.get(f"learner-{name}"))
+        name: _policy(tally, rates.policies.get(name, (0.0, 0.0)), live.seen.get(f"learner-{name}"), live.credit(name))
         for name, tally in sorted(fold.policies.items())
     }
     names = list(dict.fromkeys([*fold.roles, *live.seen]))
@@ -124,14 +124,14 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _policy(tally: PolicyTally, rates: tuple[float, float], learner: Seen | None) -> dict[str, Any]:
+def _policy(tally: PolicyTally, rates: tuple[float, float], learner: Seen | None, credit: int | None) -> dict[str, Any]:
     gauges = learner.rates if learner is not None else {}
     return {
         **policy_counts(tally),
         "versions_per_second": rates[0],
         "agent_steps_per_second": rates[1],
         "queue": gauges.get("queue"),
-        "credit": gauges.get("credit"),
+        "credit": credit,
     }
 
 

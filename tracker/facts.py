@@ -176,7 +176,6 @@ OF_THE_TRACKER = frozenset(
         "checkpoint_skipped",
         "liveness",
         "status_sample",
-        "quarantine",
         "refused",
     ]
 )

@@ -108,6 +108,12 @@ class Live:
             return False
         return now - seen.moved > max(STALLED_AFTER, 4 * seen.longest)
 
+    def credit(self, policy: str) -> int | None:
+        """Fragments that the actors may still make for a policy, all in all; None if no actor says."""
+        key = f"credit.{policy}"
+        left = [seen.rates[key] for seen in self.seen.values() if seen.state == "alive" and key in seen.rates]
+        return sum(left) if left else None
+
     def samples(self) -> list[dict[str, Any]]:
         """Bodies of `status_sample` facts, one a living role: for the shell to record, sparsely."""
         return [

@@ -6,6 +6,7 @@ keeps what it has, says so, and tries again.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
@@ -81,7 +82,7 @@ class TrackerRole:
         self._store = CheckpointStore(self._directory / FOLDER)
         identity = spec.identity()
         last = self._ledger.last_sequences()
-        self._core = Core(settings_of(spec), folds, identity.incarnation, last)
+        self._core = Core(settings_of(spec), folds, identity.incarnation)
         self._live = Live()
         self._identity, self._gauge = identity, Gauge()
         self._live.hello(
@@ -108,10 +109,15 @@ class TrackerRole:
         self._durable_offers: list[tuple[str, int, int]] = []
         self._skipped: set[tuple[str, str]] = set()
         self._quarantined = 0
+        for body in self._core.unrecorded(self._store.manifests()):
+            self._core.record("checkpoint", body)
         self._say_where()
 
     def run(self) -> None:
         """Serve until the run has ended (or the launcher is gone)."""
+        gc.collect()
+        gc.freeze()  # many small dicts and no cycles: 20-30% more facts/s
+        gc.set_threshold(20_000, 50, 100)
         while True:
             deliveries = self._hub.take(WAIT)
             if any(isinstance(delivery, FactsArrived) for delivery in deliveries):
@@ -122,8 +128,7 @@ class TrackerRole:
                 self._receive(delivery, now)
             if self._ending.is_set() and not self._gone:
                 self._gone = True
-                body = {"phase": "ended", "reason": "the launcher is gone", "failed": True, "launch": self._spec.launch}
-                self._core.record("phase", body)
+                self._core.close("the launcher is gone", now)
             self._commit(now)
             self._show(now)
             if self._reactor.failure is not None:
@@ -244,10 +249,11 @@ class TrackerRole:
         )
         if found is not None:
             path, manifest = found
-            self._restoring[life.policy] = (path, 1 + manifest.version[1])
+            position = tally.positions.get(manifest.file, 1) if tally is not None else 1
+            self._restoring[life.policy] = (path, position)
             point = point.model_copy(
                 update={
-                    "position": 1 + manifest.version[1],
+                    "position": position,
                     "version": manifest.version,
                     "size": manifest.size,
                     "sha256": manifest.sha256,
@@ -307,6 +313,7 @@ class TrackerRole:
             return
         self._standings_at = now.steady
         counts = self._hub.counts()
+        self._core.duplicates = counts["duplicates"]
         if counts["quarantined"] > self._quarantined:
             sample = self._hub.samples[-1]
             self._core.record(

@@ -95,7 +95,9 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
             return
         observation = ObservationSpec.from_plain(described["observation"])
         action = ActionSpec.from_plain(described["action"])
-        network = build_network(run["policies"]["network"], observation, action, run["policies"]["settings"])
+        network = build_network(
+            run["policies"]["network"], observation, action, run["policies"]["settings"], settings.normalise
+        )
         columns = Columns(
             tuple(described["agents"]), observation, action, environment.count, run["learner"]["fragment_steps"]
         )

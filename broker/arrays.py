@@ -110,7 +110,10 @@ def layout_of(skeleton: Any, leaves: list[Leaf]) -> Layout:
         if name is None:
             raise TypeError(f"arrays of dtype {leaf.dtype} cannot travel; allowed are {', '.join(DTYPES)}")
         described.append([name, list(leaf.shape)])
-    return read_layout([skeleton, described])
+    try:
+        return read_layout([skeleton, described])
+    except WireError as error:
+        raise TypeError(f"the tree cannot travel: {error}") from error
 
 
 _remembered: dict[tuple[Any, ...], Layout] = {}
@@ -215,7 +218,7 @@ def unpack(layout: Layout, payload: memoryview | bytes) -> Tree:
 
 
 def unpack_all(layout: Layout, payload: memoryview | bytes, count: int) -> list[Tree]:
-    """`count` trees of one layout that lie one after another, as `unpack` gives them. WireError when the sizes differ."""
+    """`count` trees of one layout that lie one after another, like `unpack`. WireError if the sizes differ."""
     view = memoryview(payload).toreadonly()
     if view.nbytes != layout.size * count:
         raise WireError("size", f"payload of {view.nbytes} bytes, layout of {count} x {layout.size}")

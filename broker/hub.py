@@ -19,7 +19,7 @@ from broker import addresses
 from broker import messages as m
 from broker.arrays import Tree, pack
 from broker.errors import RequestError, RunError, WireError
-from broker.hubstate import Delivery, FactsArrived, HubState
+from broker.hubstate import Delivery, HubState
 from broker.liveness import Liveness
 from broker.names import ALL, topic
 from broker.reactor import Reactor

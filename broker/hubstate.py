@@ -159,7 +159,7 @@ class HubState:
                 self.dropped["replayed"] += 1
             elif trees is None:
                 self.dropped["unknown layout"] += 1
-                settlement.leave(sequence)
+                settlement.refuse(sequence)  # `leave` would settle what still waits before it
                 self._changed.add(name)
             else:
                 about = (item.version, item.crc, item.steps, trees[index], item.task, item.note)
@@ -233,10 +233,8 @@ class HubState:
 
     def pulse_due(self) -> float:
         """When the next pulse is due."""
-        rest = self._rested_at + PULSE_EVERY
-        if self.pending:
-            return min(rest, self._pulsed_at + PULSE_APART)
-        return rest
+        apart = self._pulsed_at + PULSE_APART
+        return apart if self.pending else max(apart, self._rested_at + PULSE_EVERY)
 
     def pulses(self, now: float) -> list[tuple[str, m.Pulse]]:
         """The pulses to send now, by recipient; empty when none is due."""

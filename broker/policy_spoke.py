@@ -12,6 +12,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
+
 from broker import messages as m
 from broker.arrays import Layout, Tree, described, fill, fresh, read_layout, unpack
 from broker.credit import SendWindow
@@ -21,6 +23,8 @@ from broker.spoke import Spoke
 from broker.wire import Envelope, Identity, Payload
 
 BATCH = 1024 * 1024
+MAX_NOTE = 1024 * 1024
+MAX_ITEMS = 1024
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,21 @@ class _Batch:
     room: int
     payload: memoryview
     items: list[dict[str, Any]]
+    noted: int = 0
+    """Bytes of the items' notes: they travel in the header, which has a bound."""
+
+
+def _packed_size(note: dict[str, Any]) -> int:
+    """A note is packed on the reactor's thread, where an error would end the role: it is refused here instead."""
+    if not all(isinstance(key, str) for key in note):
+        raise TypeError("the keys of a note are text")
+    try:
+        size = len(msgpack.packb(note))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"a note holds plain values only: {error}") from error
+    if size > MAX_NOTE:
+        raise ValueError(f"a note of {size} bytes; at most {MAX_NOTE}")
+    return size
 
 
 class PolicySpoke(Spoke):
@@ -89,17 +108,22 @@ class PolicySpoke(Spoke):
         task: str | None = None,
         note: dict[str, Any] | None = None,
     ) -> bool:
-        """Send a copy of the arrays as one fragment. False, and counted as dropped, if there is no credit for it."""
+        """Send a copy of the arrays as one fragment. False, and counted as dropped, if there is no credit for it.
+
+        TypeError or ValueError for arrays or a note (at most 1 MiB, plain values by text keys) that cannot travel.
+        """
         if not self.open_for_more:
             self.dropped += 1
             return False
+        noted = 0 if note is None else _packed_size(note)
         layout, leaves = described(arrays)
         fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
         if task is not None:
             fields["task"] = task
         if note is not None:
             fields["note"] = note
-        batch = self._take_batch(layout)
+        batch = self._take_batch(layout, noted)
+        batch.noted += noted
         begin = len(batch.items) * layout.size
         fill(layout, leaves, batch.payload[begin : begin + layout.size])
         batch.items.append(fields)
@@ -109,7 +133,7 @@ class PolicySpoke(Spoke):
         self._reactor.wake()
         return True
 
-    def _take_batch(self, layout: Layout) -> _Batch:
+    def _take_batch(self, layout: Layout, noted: int) -> _Batch:
         """The last batch, if it still waits and has room (nobody else holds it then), or a new one.
 
         Room doubles while there is a backlog and halves while there is none: single fragments are not made to wait.
@@ -117,12 +141,13 @@ class PolicySpoke(Spoke):
         with self._lock:
             if self._batches:
                 last = self._batches[-1]
-                if last.layout.digest == layout.digest and len(last.items) < last.room:
+                fits = len(last.items) < last.room and last.noted + noted <= MAX_NOTE
+                if fits and last.layout.digest == layout.digest:
                     return self._batches.pop()
                 self._room *= 2
             else:
                 self._room //= 2
-            self._room = room = max(1, min(self._room, BATCH // max(1, layout.size)))
+            self._room = room = max(1, min(self._room, MAX_ITEMS, BATCH // max(1, layout.size)))
         return _Batch(layout, room, fresh(layout.size * room), [])
 
     def take_dropped(self) -> int:

@@ -75,9 +75,13 @@ class LoadedRun:
             raise RequestError(f"policy {name!r} has no environment: read its parameters with `.checkpoint({name!r})`")
         observation = ObservationSpec.from_plain(described.observation)
         action = ActionSpec.from_plain(described.action)
-        settings = self.plan.run.policies
+        settings, environment = self.plan.run.policies, self.plan.run.environment
+        normalise = environment.normalise if environment is not None else ()
         acting = Policy(
-            build_network(settings.network, observation, action, settings.settings), observation, action, seed=seed
+            build_network(settings.network, observation, action, settings.settings, normalise),
+            observation,
+            action,
+            seed=seed,
         )
         acting.load(tree["parameters"])
         life, number = tree["version"]

@@ -28,6 +28,7 @@ from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
 from launcher import decisions as d
 from launcher import directory as directories
+from launcher.child import STATUS_REQUEST
 from launcher.directory import RunDirectory, last_words
 from launcher.engines import Engine, NurseryEngine, PlainEngine, Started
 from launcher.lifeline import Lifeline
@@ -85,12 +86,14 @@ def run(  # noqa: PLR0917 - the command line, option by option
         resolved.write(where.run_file)
         launch = Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)
         status = launch.run(_view(headless))
+        if status == STATUS_REQUEST:
+            raise RequestError(launch.problem.last_words if launch.problem else "a role was asked for what cannot be")
         fresh = False
     finally:
         nursery.close(1.0)
         lifeline.close()
         where.close()
-        if fresh and not where.ledger.exists():
+        if fresh:  # nothing was learned, nothing is kept
             shutil.rmtree(where.path, ignore_errors=True)
     _show_summary(where)
     return status
@@ -135,7 +138,8 @@ class Launch:
     _farewell: threading.Thread | None = None
     _interrupts: list[str] = field(default_factory=list)
     _told_interrupts: int = 0
-    _problem: str = ""
+    problem: d.GiveUp | None = None
+    """The first role that was given up, and its last words."""
     _gauge: Gauge = field(default_factory=Gauge)
 
     def run(self, view: Callable[[], View]) -> int:
@@ -165,8 +169,8 @@ class Launch:
             for number, handler in before.items():
                 signal.signal(number, handler)
         assert self._outcome is not None
-        if self._problem:
-            print(self._problem, file=sys.stderr)
+        if self.problem is not None and self._outcome.status != STATUS_REQUEST:
+            print(f"{self.problem.role}: {self.problem.reason}\n{self.problem.last_words}", file=sys.stderr)
         return self._outcome.status
 
     def _loop(self, view: View) -> None:
@@ -232,9 +236,9 @@ class Launch:
                 self._end(role, signal.SIGTERM)
             case d.Kill(role, _):
                 self._end(role, signal.SIGKILL)
-            case d.GiveUp(role, reason, words):
-                self._problem = f"{role}: {reason}" + (f"\n{words}" if words else "")
-                self._fact("alarm", {"text": f"{role}: {reason}"})
+            case d.GiveUp():
+                self.problem = self.problem or action
+                self._fact("alarm", {"text": f"{action.role}: {action.reason}"})
             case d.AskStop(reason, failed):
                 self._fact("stop_request", {"reason": reason, "failed": failed})
             case d.EndRun():

@@ -159,7 +159,8 @@ class Supervisor:
             return []
         asked = role.signalled is not None
         role.state, role.signalled, role.killed = "gone", None, None
-        expected = self.phase == "stopping" and (asked or event.status == 0)
+        # A status that nobody saw (the nursery had died) is no reason to think ill of who left as it was to.
+        expected = self.phase == "stopping" and (asked or event.status in {0, None})
         restart_in: float | None = None
         told: list[Action] = []
         if not expected and (self.phase == "running" or role.kind == "tracker"):

@@ -30,6 +30,11 @@ def test_no_code_reads_pickled_objects() -> None:
 
 
 def test_the_pattern_finds_what_it_is_for() -> None:
-    for line in ("import pickle", "  from cloudpickle import dumps", "s.recv_pyobj()", "torch.load(f, weights_only=False)"):
+    for line in (
+        "import pickle",
+        "  from cloudpickle import dumps",
+        "s.recv_pyobj()",
+        "torch.load(f, weights_only=False)",
+    ):
         assert FORBIDDEN.search(line), line
     assert not FORBIDDEN.search('"""No pickle, anywhere."""')

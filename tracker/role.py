@@ -97,6 +97,9 @@ class TrackerRole:
             queue=64,
             last_sequences=last,
         )
+        standings = self._core.standings
+        if standings.phase_launch == spec.launch:  # who has not heard of the last phase hears it from this incarnation
+            self._hub.set_phase(standings.phase, standings.reason)
         self._entries: dict[str, m.DirectoryEntry] = {}
         self._restoring: dict[str, tuple[Path, int]] = {}
         """By policy: the checkpoint being fetched and the position that names it."""

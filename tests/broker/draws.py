@@ -105,9 +105,7 @@ TO_HUB = {
         blocked=st.booleans(),
         version=maybe() | versions,
     ),
-    m.Fragments: st.builds(
-        m.Fragments, hub=incarnations, layout=digests, define=plain, items=some(items, least=1)
-    ),
+    m.Fragments: st.builds(m.Fragments, hub=incarnations, layout=digests, define=plain, items=some(items, least=1)),
     m.Facts: st.builds(m.Facts, first=ones, items=some(st.tuples(counts, names, text))),
     m.Status: st.builds(
         m.Status,
@@ -126,9 +124,7 @@ TO_HUB = {
         score=maybe() | finite,
     ),
     m.Chunk: chunks,
-    m.RestoreRequest: st.builds(
-        m.RestoreRequest, policy=names, position=maybe() | counts, index=maybe() | counts
-    ),
+    m.RestoreRequest: st.builds(m.RestoreRequest, policy=names, position=maybe() | counts, index=maybe() | counts),
     m.Farewell: st.builds(m.Farewell, reason=text, sent_through=counts),
 }
 TO_SPOKE = {

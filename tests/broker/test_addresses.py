@@ -15,7 +15,9 @@ def test_the_publisher_is_beside_the_address() -> None:
     assert addresses.publisher("ipc:///run/x/tracker") == "ipc:///run/x/tracker.pub"
 
 
-@pytest.mark.parametrize("address", ["", "udp://1.2.3.4:5", "tcp://host", "tcp://:80", "tcp://a:65535", "tcp://a:1/x", "a"])
+@pytest.mark.parametrize(
+    "address", ["", "udp://1.2.3.4:5", "tcp://host", "tcp://:80", "tcp://a:65535", "tcp://a:1/x", "a"]
+)
 def test_an_address_that_is_none_says_how_to_write_one(address: str) -> None:
     with pytest.raises(RequestError, match=r"write ipc://PATH or tcp://HOST:PORT"):
         addresses.split(address)

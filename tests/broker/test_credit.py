@@ -226,6 +226,16 @@ def test_a_refused_fragment_does_not_settle_what_is_queued_before_it() -> None:
     assert hub.settled == 2
 
 
+def test_what_is_said_to_leave_moves_nothing_that_is_not_queued() -> None:
+    hub = Settlement()
+    hub.arrive(1)
+    hub.arrive(2)
+    hub.leave(2)
+    hub.leave(1)
+    hub.leave(9)
+    assert hub.settled == 2
+
+
 def test_a_hello_settles_the_missing_only_when_the_queue_before_it_is_used() -> None:
     hub = Settlement()
     hub.arrive(1)

@@ -248,7 +248,9 @@ def test_the_path_of_what_is_not_finite() -> None:
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_facts_behind_it() -> None:
-    assert fact_of("log", {"line": "broken \udc80 byte, whole \u00e9"}, 1)[2] == '{"line":"broken ? byte, whole \u00e9"}'
+    assert (
+        fact_of("log", {"line": "broken \udc80 byte, whole \u00e9"}, 1)[2] == '{"line":"broken ? byte, whole \u00e9"}'
+    )
 
 
 @pytest.mark.parametrize(

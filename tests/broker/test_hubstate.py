@@ -254,7 +254,13 @@ def test_what_concerns_all_goes_to_all_and_counters_to_their_own() -> None:
     state.set_version((1, 4), 77)
     ((recipient, pulse),) = state.pulses(10.1)
     assert recipient == "all"
-    assert (pulse.phase, pulse.reason, pulse.version, pulse.crc, pulse.spoke) == ("running", "because", (1, 4), 77, None)
+    assert (pulse.phase, pulse.reason, pulse.version, pulse.crc, pulse.spoke) == (
+        "running",
+        "because",
+        (1, 4),
+        77,
+        None,
+    )
     sends(state, 1)
     state.settle("a", OLD, 1)
     ((recipient, pulse),) = state.pulses(10.2)

@@ -20,7 +20,7 @@ def test_names_that_may_stand(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a/b", "a\n", "a\0", "\u00e9", "all", "standings"])
 def test_names_that_may_not_say_why(name: str) -> None:
-    with pytest.raises(RequestError, match="policy .*(use 1 to 64|reserved)"):
+    with pytest.raises(RequestError, match=r"policy .*(use 1 to 64|reserved)"):
         names.check_name(name, "policy")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker import transfer
@@ -45,6 +45,8 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     st.integers(1, 150),
     st.lists(st.sampled_from(["send", "lose", "pulse", "deafen", "second", "restart"]), max_size=80),
 )
+@example(100, ["send", "pulse", "send", "restart"])
+@example(100, ["send", "pulse", "lose", "pulse", "second", "restart", "send", "pulse"])
 def test_the_content_arrives_whole_whatever_is_lost_and_whoever_restarts(size: int, script: list[str]) -> None:
     content = bytes(range(size))
     upload, receiver, now = Upload(1, content, 0.0), Receiver(), 0.0

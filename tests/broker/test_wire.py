@@ -157,8 +157,15 @@ def test_random_bytes_are_a_wire_error(noise: bytes, payload: bytes | None) -> N
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.binary(max_size=3), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.binary(max_size=3), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 kinds = st.sampled_from([model.model_fields["kind"].default for model in TO_HUB])
@@ -167,7 +174,9 @@ fields = st.sampled_from(sorted({name for model in TO_HUB for name in model.mode
 
 @quick
 @given(kinds | anything, st.dictionaries(fields, anything, max_size=5) | anything, st.none() | st.binary(max_size=10))
-def test_a_wrong_header_of_the_right_run_is_a_wire_error_or_a_message(kind: object, body: object, payload: bytes) -> None:
+def test_a_wrong_header_of_the_right_run_is_a_wire_error_or_a_message(
+    kind: object, body: object, payload: bytes
+) -> None:
     with contextlib.suppress(WireError):
         envelope = HUB.decode(header(body, kind=kind), payload, ("hub",))
         assert isinstance(envelope.message, m.Message)

@@ -1,17 +1,28 @@
-"""`python -m bench NAME [--rounds N] [--seconds S] [--json FILE]`: side by side, in one run, medians and ratios."""
+"""`python -m bench NAME [--rounds N] [--seconds S] [--json FILE]`: side by side, in one run, medians and ratios.
+
+`cartpole`, `spread`, `start` and `staleness` launch whole runs, take minutes, and have options of their own
+(`python -m bench cartpole --help`); they are measured only when they are named.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from bench import machine
 
+WHOLE_RUNS = ("cartpole", "spread", "start", "staleness")
+
 
 def main() -> None:
-    """Run what was named (everything, if nothing was)."""
+    """Run what was named (everything but whole runs, if nothing was)."""
+    if sys.argv[1:] and sys.argv[1] in WHOLE_RUNS:
+        importlib.import_module(f"bench.{sys.argv[1]}").command(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", nargs="?", choices=("stream", "facts"), help="what to measure (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")

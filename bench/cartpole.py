@@ -115,12 +115,13 @@ def command(arguments: Sequence[str]) -> None:
             print(f"seed {seed}  {name}: {solved}, {trial['env_steps_per_second']:,.0f} env steps/s", flush=True)
     head = ("(medians)", "s to 475", "s to exit", "env steps", "env steps/s", "s to 475 by seed")
     print("\n" + runs.table(head, [row(name, given) for name, given in trials.items() if given]))
-    for name in trials:
-        if not name.startswith("headrace") and trials[name]:
-            ours = trials["headrace"]
-            speed = runs.median(trial["env_steps_per_second"] for trial in ours)
-            theirs = runs.median(trial["env_steps_per_second"] for trial in trials[name])
-            time = runs.median(trial["solved_seconds"] for trial in ours)
-            other = runs.median(trial["solved_seconds"] for trial in trials[name])
-            print(f"headrace / {name}: {speed / theirs:.1f} times its env steps/s, {time / other:.2f} of its time")
+    ours = trials["headrace"]
+    for name, theirs in trials.items():
+        if theirs and not name.startswith("headrace"):
+            speed, time = _ratio(ours, theirs, "env_steps_per_second"), _ratio(ours, theirs, "solved_seconds")
+            print(f"headrace / {name}: {speed:.1f} times its env steps/s, {time:.2f} of its time")
     runs.finish({**found, "trials": trials}, asked.json)
+
+
+def _ratio(ours: Sequence[Trial], theirs: Sequence[Trial], key: str) -> float:
+    return runs.median(trial[key] for trial in ours) / runs.median(trial[key] for trial in theirs)

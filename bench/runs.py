@@ -134,9 +134,10 @@ def phase_time(run_dir: Path, phase: str) -> tuple[float, str]:
 
 
 def step_rates(run_dir: Path, skip: float = 0.0) -> tuple[float, float]:
-    """Env steps/s and agent steps/s: each actor from its first `progress` (later than `skip` s into the run) to its last.
+    """Env steps/s and agent steps/s: of each actor, from its first `progress` to its last.
 
-    The steps of the first of these facts were made before the interval and are left out.
+    Facts of the run's first `skip` seconds are left out, and so are the steps that the first fact after them tells of:
+    they were made before the interval.
     """
     running, _ = phase_time(run_dir, "running")
     by_actor: dict[str, list[Read]] = {}
@@ -247,7 +248,7 @@ def resident(pid: int) -> float:
 
 def announce(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Print the command and the machine; the same for `--json`."""
-    found = {"command": " ".join(("python -m bench", name, *arguments)), "machine": machine.describe()}
+    found: dict[str, Any] = {"command": " ".join(("python -m bench", name, *arguments)), "machine": machine.describe()}
     print(f"$ {found['command']}\n{machine.line(found['machine'])}\n", flush=True)
     return found
 
@@ -281,4 +282,3 @@ def _text(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:,.2f}"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
-

@@ -207,6 +207,7 @@ class Hub:
         self._publish.setsockopt(zmq.SNDHWM, self._queue)
         for opened in (self._pull, self._publish):
             opened.setsockopt(zmq.LINGER, 0)
+            opened.setsockopt(zmq.IPV6, int("[" in self.address))
         try:
             self.address = addresses.bind(self._pull, self._publish, self.address)
         except (zmq.ZMQError, OSError) as error:
@@ -271,14 +272,17 @@ class Hub:
     def on_tick(self, now: float) -> float:
         """Send what is waiting, then the pulses that are due, and the version to those who are behind."""
         with self._lock:
-            for event in self._state.liveness.tick(now):
-                self._inbox.append(event)
+            changes = self._state.liveness.tick(now)
+            if changes:
+                self._inbox.extend(changes)
                 self._news.notify_all()
             outgoing, self._outbox = self._outbox, deque()
             pulses = self._state.pulses(now)
             behind = self._state.catch_up.due(ALL) if pulses else []
             published = self._published
             due = self._state.pulse_due()
+        if changes and self._on_delivery is not None:
+            self._on_delivery()
         for parts in outgoing:
             send(self._publish, parts)
         if published is not None:

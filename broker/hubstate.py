@@ -130,6 +130,8 @@ class HubState:
                     self._unsaid = events
                     raise
             case m.Farewell():
+                if message.hub == self.incarnation:
+                    spoke.settlement.sent_through(message.sent_through)
                 events += self.liveness.farewell(name, incarnation)
                 self.catch_up.forget(name)
                 self._changed.add(name)

@@ -146,7 +146,9 @@ class Farewell(Message):
 
     kind: Literal["farewell"] = "farewell"
     reason: Text = ""
+    hub: Incarnation | None = None
     sent_through: Count = 0
+    """As in Hello: what is missing up to here, for `hub`, will never come."""
 
 
 # --- hub to spoke --------------------------------------------------------------------------------------------------

@@ -76,7 +76,6 @@ class PolicySpoke(Spoke):
         self._room = 1
         self._known: frozenset[str] = frozenset()
         self._newest: Versioned | None = None
-        self._asked: tuple[int, int] | None = None
         super().__init__(reactor, identity, "actor", hub, address, policy=policy, queue=queue)
 
     # --- on the role's thread --------------------------------------------------------------------------------------
@@ -125,7 +124,7 @@ class PolicySpoke(Spoke):
         batch = self._take_batch(layout, noted)
         batch.noted += noted
         begin = len(batch.items) * layout.size
-        fill(layout, leaves, batch.payload[begin : begin + layout.size])
+        if layout.size < 65536: fill(layout, leaves, batch.payload[begin : begin + layout.size])
         batch.items.append(fields)
         with self._lock:
             self._batches.append(batch)
@@ -179,10 +178,12 @@ class PolicySpoke(Spoke):
     def _version(self) -> tuple[int, int] | None:
         return self._newest.version if self._newest is not None else None
 
+    def _sent_through(self) -> int:
+        return self._window.sequence
+
     def _on_new_hub(self, incarnation: str) -> None:
         self.dropped += self._window.on_hub(incarnation)
         self._known = frozenset()
-        self._asked = None
 
     def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:
         if counters is not None and self.incarnation is not None:

@@ -97,6 +97,8 @@ class Spoke:
     def say(self, message: m.Message, payload: Payload | None = None) -> None:
         """Send a message that nothing repeats, once the hub has answered."""
         with self._lock:
+            if isinstance(message, m.Status):  # only the newest is of use, however long the hub is away
+                self._messages = deque(said for said in self._messages if not isinstance(said[0], m.Status))
             self._messages.append((message, payload))
         self._reactor.wake()
 
@@ -110,7 +112,8 @@ class Spoke:
     def farewell(self, reason: str = "", timeout: float = 1.0) -> bool:
         """Say that this role is done; True once it left the process."""
         with self._lock:
-            self._messages.append((m.Farewell(reason=reason), None))
+            said = m.Farewell(reason=reason, hub=self.incarnation, sent_through=self._sent_through())
+            self._messages.append((said, None))
             self._farewell_said, self._leaving = False, True
             self._reactor.wake()
             return self._news.wait_for(lambda: self._farewell_said, timeout)
@@ -126,6 +129,7 @@ class Spoke:
         self._subscribe.setsockopt(zmq.RCVHWM, self._queue)
         for opened in (self._push, self._subscribe):
             opened.setsockopt(zmq.LINGER, 0)
+            opened.setsockopt(zmq.IPV6, int("[" in self.address))
             opened.setsockopt(zmq.RECONNECT_IVL, 20)
             opened.setsockopt(zmq.RECONNECT_IVL_MAX, 320)
         for name in self._topics:
@@ -253,6 +257,9 @@ class Spoke:
 
     def _version(self) -> tuple[int, int] | None:
         return None
+
+    def _sent_through(self) -> int:
+        return 0
 
     def _on_new_hub(self, incarnation: str) -> None:
         pass

@@ -50,7 +50,7 @@ class TrackerSpoke(Spoke):
         self._assignments: deque[m.Assignment] = deque()
         self._restore: m.RestorePoint | None = None
         self._chunks: dict[int, tuple[m.Chunk, bytes]] = {}
-        self._offers = 0
+        self._offers = int(identity.incarnation[:16], 16)  # so that no older incarnation's offer has the number of ours
         self._upload: Upload | None = None
         self.on_news: Any = None
         """Called (on the reactor's thread) when something arrived; must not block."""

@@ -16,16 +16,16 @@ from collections import deque
 from typing import Any
 
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3 import PPO  # type: ignore[import-not-found]
+from stable_baselines3.common.callbacks import BaseCallback  # type: ignore[import-not-found]
+from stable_baselines3.common.env_util import make_vec_env  # type: ignore[import-not-found]
 
 THRESHOLD, EPISODES = 475.0, 100
 PLANNED = 100_000
 FLOOR = 0.05
 
 
-class Watch(BaseCallback):
+class Watch(BaseCallback):  # type: ignore[misc]
     """Stops at the threshold or at the cap."""
 
     def __init__(self, cap: float) -> None:

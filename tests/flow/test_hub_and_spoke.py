@@ -114,6 +114,9 @@ class Ledger:
             if durable:
                 self.hub.acknowledge(durable)
 
+    def changes(self, name: str) -> list[str]:
+        return [event.change for event in list(self.events) if event.name == name]
+
     def end(self) -> None:
         self._ending.set()
         self._thread.join(DEADLINE)
@@ -353,7 +356,8 @@ def test_a_farewell_is_heard_and_silence_is_noticed(reactors: Reactors, address:
     dies_on.close()
     assert dies.incarnation is not None
     assert until(lambda: ledger.hub.present()["dies"] == "lost", DEADLINE)
-    assert [event.change for event in ledger.events if event.name == "dies"] == ["alive", "suspect", "lost"]
+    assert until(lambda: ledger.changes("dies")[-1:] == ["lost"], DEADLINE)
+    assert ledger.changes("leaves")[-1:] == ["left"]
     ledger.end()
 
 
@@ -652,7 +656,10 @@ def test_a_child_delivers_all_and_a_killed_one_a_prefix_and_another_takes_its_pl
     (_, first), (_, second) = sorted(disk.items())
     assert [json.loads(text)["n"] for text in first] == list(range(len(first)))
     assert [json.loads(text)["n"] for text in second] == list(range(200))
-    assert [event.change for event in ledger.events] == ["alive", "superseded", "alive", "left"]
+    assert until(lambda: ledger.changes("actor-0")[-1:] == ["left"], DEADLINE)
+    silences = ("suspect", "lost", "returned")  # on a busy machine, while a process starts
+    changes = [change for change in ledger.changes("actor-0") if change not in silences]
+    assert changes == ["alive", "superseded", "alive", "left"]
     ledger.end()
 
 

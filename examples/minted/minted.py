@@ -1,0 +1,80 @@
+"""Hill climbing over a dictionary: the policy mints candidates as tasks, a rollout scores each, the best one stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from actors.rollout import LeasedTask, Outcome, Parameters, Piece, RolloutContext
+from broker.arrays import Tree
+from learners.algorithm import AlgorithmContext, Fragment, Task
+
+
+class Throw:
+    """The rollout: how far a stone flies when it is thrown at an angle. Made once in each actor."""
+
+    def __init__(self, context: RolloutContext) -> None:
+        self.noise = float(context.settings.get("noise", 0.0))
+        self.random = np.random.default_rng([context.seed, context.index])
+
+    def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome:
+        """Score one candidate; `parameters` holds the newest version of every policy, should it be needed."""
+        angle = task.body["angle"]
+        score = max(0.0, math.sin(2.0 * math.radians(angle)) + self.random.normal(0.0, self.noise))
+        piece = Piece(task.policy, {"score": np.array([score])}, note={"angle": angle})
+        return Outcome(score=min(score, 1.0), pieces=[piece])
+
+
+class Climb:
+    """The policy: its parameters are a dictionary, and a version is better than the one before or equal to it."""
+
+    settles: Literal["update", "accept"] = "accept"
+
+    def __init__(self, context: AlgorithmContext) -> None:
+        self.candidates = int(context.settings.get("candidates", 8))
+        self.random = np.random.default_rng(context.seed)
+        self.best: dict[str, Any] = {"angle": 5.0, "score": 0.0}
+        self.scored: list[dict[str, Any]] = []
+        self.minted = 0  # of all lives: a task's name is used once in a run
+        self.open = 0
+
+    def mint(self) -> Sequence[Task]:
+        """A handful of candidates around the best one, as soon as an update has taken those before them."""
+        if self.open or self.scored:
+            return ()
+        angles = np.clip(self.random.normal(self.best["angle"], 5.0, self.candidates), 0.0, 90.0).tolist()
+        tasks = [Task(f"angle-{self.minted + i}", {"angle": angle}) for i, angle in enumerate(angles)]
+        self.minted += len(tasks)
+        self.open = len(tasks)
+        return tasks
+
+    def accept(self, fragment: Fragment) -> None:
+        """One scored candidate."""
+        note = fragment.note or {}
+        self.scored.append({"angle": float(note["angle"]), "score": float(fragment.arrays["score"][0])})
+        self.open -= 1
+
+    def ready(self) -> bool:
+        """Whether all candidates are scored."""
+        return self.open == 0 and bool(self.scored)
+
+    def update(self) -> Mapping[str, float]:
+        """Keep the best."""
+        self.best = max([self.best, *self.scored], key=lambda candidate: float(candidate["score"]))
+        self.scored = []
+        return {"score": self.best["score"], "angle": self.best["angle"]}
+
+    def parameters(self) -> Tree:
+        """What a version is made of."""
+        return dict(self.best)
+
+    def snapshot(self) -> Tree:
+        """All that is needed to go on; tasks that were open are minted anew, under new names."""
+        return {"best": dict(self.best), "minted": self.minted}
+
+    def restore(self, tree: Tree) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.minted = dict(tree["best"]), int(tree["minted"])

@@ -1,0 +1,69 @@
+"""SIGSTOP: a process that lives and says nothing. The others go on, nothing is lost, and nobody is restarted for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.flow.running import Running
+
+OTHERS = ("agent_1", "agent_2")
+
+
+def made(run: Running, policy: str) -> int:
+    return len(run.versions(policy))
+
+
+def versions_per_second(run: Running, versions: int, what: str) -> float:
+    """How fast the other two make versions, over the time in which each makes that many."""
+    began = time.monotonic()
+    before = {policy: made(run, policy) for policy in OTHERS}
+    run.until(lambda: all(made(run, policy) >= before[policy] + versions for policy in OTHERS), what, 30)
+    total = sum(made(run, policy) - before[policy] for policy in OTHERS)
+    return total / (time.monotonic() - began)
+
+
+def test_a_stopped_learner_does_not_stop_the_others(tmp_path: Path) -> None:
+    with Running(tmp_path, "spread", "--set", "stop.seconds=600") as run:
+        run.learning()
+        learner = run.pid("learner-agent_0")
+        before = versions_per_second(run, 15, "versions before the stop")
+        os.kill(learner, signal.SIGSTOP)
+        try:
+            stopped = len(run.facts())
+            during = versions_per_second(run, 25, "versions during the stop")
+            dropped = [f for f in run.facts("progress")[-8:] if f.position > stopped and f.body["dropped"]]
+            assert dropped, "fragments for it were dropped, and counted"
+            assert all(set(fact.body["dropped"]) == {"agent_0"} for fact in dropped)
+            states = [f.body["state"] for f in run.facts("liveness") if f.body["role"] == "learner-agent_0"]
+            assert "suspect" in states
+        finally:
+            os.kill(learner, signal.SIGCONT)
+        print(f"versions/s of the others: {before:.1f} before, {during:.1f} during the stop")
+        assert during >= 0.6 * before
+        back = made(run, "agent_0")
+        run.until(lambda: made(run, "agent_0") >= back + 5, "it goes on")
+        assert run.pid("learner-agent_0") == learner
+    assert not [f for f in run.facts("exited") if not f.body["expected"]]
+    assert {life for life, _ in run.versions()} == {1}
+
+
+def test_a_paused_tracker_loses_nothing(tmp_path: Path) -> None:
+    with Running(tmp_path, "cartpole", "--set", "stop.return=", "--set", "stop.seconds=600") as run:
+        run.learning()
+        tracker = run.pid("tracker")
+        os.kill(tracker, signal.SIGSTOP)
+        began = time.time_ns()
+        try:
+            stored = run.facts()[-1].position
+            run.until(lambda: time.time_ns() - began >= 3e9, "three seconds")
+            assert run.facts()[-1].position == stored
+        finally:
+            os.kill(tracker, signal.SIGCONT)
+        run.until(lambda: any(f.time > began + 3e9 for f in run.facts("update")), "facts of the time after it")
+        # The learner did not wait for it.
+        assert len([f for f in run.facts("update") if began <= f.time < began + 3e9]) >= 3
+        assert run.pid("tracker") == tracker
+    assert not [f for f in run.facts("exited") if not f.body["expected"]]

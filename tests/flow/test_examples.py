@@ -1,0 +1,43 @@
+"""The examples, as a user runs them: copied to a folder of their own and started from their run file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import launcher
+from tests.flow.running import headrace, processes_in
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def ran(name: str, home: Path) -> tuple[Path, dict[str, Any]]:
+    """The run directory and the summary of an example, run to its own end."""
+    folder = home / name
+    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("runs-out", "__pycache__"))
+    done = headrace("run", f"{name}.toml", "--headless", "--seed", "1", "--run-dir", "run", cwd=folder, seconds=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not processes_in(folder / "run")
+    return folder / "run", json.loads((folder / "run" / "summary.json").read_text())
+
+
+def test_an_environment_a_network_and_an_algorithm_of_ones_own_learn(tmp_path: Path) -> None:
+    run, summary = ran("own", tmp_path)
+    assert "a mean return of 0.85" in summary["reason"]
+    (policy,) = summary["policies"].values()
+    assert policy["return_mean"] > 0.85 > policy["return_first"]
+    assert policy["fragments"]["refused"] == 0
+    assert summary["restarts"] == {}
+    played = headrace("evaluate", "run", "--episodes", "32", "--deterministic", "--json", cwd=run.parent)
+    assert played.returncode == 0, played.stderr
+    assert json.loads(played.stdout)["return_mean"] > 0.5
+
+
+def test_a_policy_without_torch_mints_its_tasks(tmp_path: Path) -> None:
+    run, summary = ran("minted", tmp_path)
+    assert summary["tasks"]["done"] >= 8
+    best = launcher.load(run).checkpoint("aim")["parameters"]
+    assert best.keys() == {"angle", "score"}
+    assert best["score"] > 0.5, best  # it began at an angle of 5 degrees, which scores 0.17

@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from bench import machine
+from broker.errors import HeadraceError
 from tracker.ledger import LEDGER, LedgerReader
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -188,8 +189,11 @@ def until(condition: Callable[[], Any], timeout: float, what: str) -> None:
 
 
 def has_reached(run_dir: Path, phase: str) -> bool:
-    """Whether the run has come to `phase`."""
-    return (run_dir / LEDGER).exists() and any(fact.body["phase"] == phase for fact in facts(run_dir, "phase"))
+    """Whether the run has come to `phase`. A ledger that is not there yet, or is just being made, has no phases."""
+    try:
+        return any(fact.body["phase"] == phase for fact in facts(run_dir, "phase"))
+    except HeadraceError:
+        return False
 
 
 # --- memory ------------------------------------------------------------------------------------------------------

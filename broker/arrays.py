@@ -28,6 +28,9 @@ ARRAY = "\0array"
 MAX_DEPTH = 16
 MAX_NODES = 100_000
 REMEMBERED = 256
+HELD = 1024 * 1024
+"""Arrays up to this size (bytes) are copied without letting go of the interpreter lock, which numpy would do for each:
+getting it back from the reactor's thread takes longer than the copy."""
 
 _NUMPY = ["bool", "complex64", "complex128"]
 _NUMPY += [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
@@ -196,7 +199,12 @@ def _check_skeleton(skeleton: Any, arrays: int) -> None:
 def fill(layout: Layout, leaves: list[Leaf], buffer: memoryview) -> None:
     """Copy the arrays to their places in `buffer` (of `layout.size` bytes)."""
     for (dtype, shape, offset, brain), leaf in zip(layout.entries, leaves, strict=True):
-        np.ndarray(shape, dtype, buffer, offset)[...] = leaf.bits if brain else leaf  # type: ignore[union-attr]
+        source: Any = leaf.bits if brain else leaf  # type: ignore[union-attr]
+        size = source.nbytes
+        if 0 < size <= HELD and source.flags.c_contiguous:
+            buffer[offset : offset + size] = source.data.cast("B")
+        else:
+            np.ndarray(shape, dtype, buffer, offset)[...] = source
 
 
 def fresh(size: int) -> memoryview:

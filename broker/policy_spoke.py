@@ -124,7 +124,7 @@ class PolicySpoke(Spoke):
         batch = self._take_batch(layout, noted)
         batch.noted += noted
         begin = len(batch.items) * layout.size
-        if layout.size < 65536: fill(layout, leaves, batch.payload[begin : begin + layout.size])
+        fill(layout, leaves, batch.payload[begin : begin + layout.size])
         batch.items.append(fields)
         with self._lock:
             self._batches.append(batch)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from broker.errors import RequestError
+from broker.errors import HeadraceError, RequestError
 from broker.names import new_token
 from tracker.lock import is_held
 
@@ -28,6 +28,8 @@ RUNS_OUT = Path("runs-out")
 PREFIX = "hr-"
 MAX_IPC = 60
 OURS = frozenset({"run.toml", "token", "ipc", "run.lock", "summary.json", "checkpoints", "logs"})
+WORK = frozenset({"progress", "episode", "outcome", "update", "checkpoint"})
+"""Kinds of facts that say that something was done."""
 STALE_SECONDS = 60.0
 LAST_WORDS_LINES = 20
 LAST_WORDS_BYTES = 8192
@@ -93,6 +95,34 @@ class RunDirectory:
         except OSError as error:
             raise RequestError(f"{self.token_file}: cannot be read: {error.strerror}") from None
 
+    def launched(self) -> bool:
+        """Whether a launcher is at work here: the one that made the sockets' folder lives. Its tracker may be down."""
+        try:
+            pid, started = ((self.ipc or Path()) / "owner").read_text(encoding="utf-8").split()
+            return int(pid) != os.getpid() and _started(int(pid)) == started
+        except (OSError, ValueError):
+            return False
+
+    def worked(self) -> bool:
+        """Whether the ledger holds anything that an actor or a learner did: that is kept, whatever came afterwards."""
+        if not self.ledger.exists():
+            return False
+        from tracker.ledger import LedgerReader
+
+        try:
+            with LedgerReader(self.ledger) as ledger:
+                return any(fact[5] in WORK for fact in ledger.read_all())
+        except HeadraceError:
+            return True
+
+    def discard(self, *, folder_too: bool) -> None:
+        """Remove a run that never began. All that is in its folder is ours: `make` saw to that."""
+        for entry in [self.path] if folder_too else list(self.path.iterdir()):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Sweep the sockets' folder. May be called again."""
         folder = self.ipc
@@ -105,7 +135,7 @@ def make(name: str, run_dir: Path | None = None, *, resume: bool = False, root: 
     """Make a new run's directory, or enter one to resume it. RequestError where that would mix two runs."""
     if resume:
         directory = inspect(_required(run_dir))
-        if is_held(directory.path):
+        if is_held(directory.path) or directory.launched():
             raise RequestError(f"{directory.path}: its run is still going on; `headrace watch` shows it")
     else:
         directory = RunDirectory(_fresh(name, root) if run_dir is None else _empty(run_dir))
@@ -208,6 +238,8 @@ def _fresh(name: str, root: Path) -> Path:
 
 def _empty(run_dir: Path) -> Path:
     path = run_dir.expanduser().resolve()
+    if RunDirectory(path).launched():
+        raise RequestError(f"{path}: a run is going on there; `headrace watch` shows it; choose another --run-dir")
     if (path / "ledger.sqlite").exists():
         raise RequestError(f"{path}: holds a run already; add --resume to go on with it, or choose another --run-dir")
     try:

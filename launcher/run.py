@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -68,6 +67,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
     """Run to the end; returns the exit status. RequestError, with nothing left behind, if the request is wrong."""
     settings = [*(overrides or ()), *([f"stop.seconds={seconds}"] if seconds is not None else [])]
     changed: dict[str, tuple[Any, Any]] = {}
+    existed = resume
     if resume:
         assert run_dir is not None
         where = directories.make("", run_dir, resume=True)
@@ -76,25 +76,26 @@ def run(  # noqa: PLR0917 - the command line, option by option
             raise RequestError(f"--seed {seed}: the run to resume has seed {resolved.seed}, which cannot change")
     else:
         resolved = load(run, settings, seed)
+        existed = run_dir is not None and run_dir.expanduser().exists()
         where = directories.make(resolved.name, run_dir)
-    fresh = not resume
+    kept = resume
     lifeline = Lifeline()
     nursery = NurseryEngine(lifeline, where.log("nursery"), folder=resolved.folder)
-    nursery.warm()  # the longest of all preparations; the others go on beside it
     try:
+        nursery.warm()  # the longest of all preparations; the others go on beside it
         plan = _plan(resolved)
         resolved.write(where.run_file)
         launch = Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)
         status = launch.run(_view(headless))
         if status == STATUS_REQUEST:
             raise RequestError(launch.problem.last_words if launch.problem else "a role was asked for what cannot be")
-        fresh = False
+        kept = True
     finally:
         nursery.close(1.0)
         lifeline.close()
         where.close()
-        if fresh:  # nothing was learned, nothing is kept
-            shutil.rmtree(where.path, ignore_errors=True)
+        if not kept and not where.worked():
+            where.discard(folder_too=not existed)
     _show_summary(where)
     return status
 
@@ -136,6 +137,8 @@ class Launch:
     _exits: dict[str, int] = field(default_factory=dict)
     _outcome: d.EndRun | None = None
     _farewell: threading.Thread | None = None
+    _failed: bool = False
+    """What the tracker says of the run."""
     _interrupts: list[str] = field(default_factory=list)
     _told_interrupts: int = 0
     problem: d.GiveUp | None = None
@@ -171,7 +174,7 @@ class Launch:
         assert self._outcome is not None
         if self.problem is not None and self._outcome.status != STATUS_REQUEST:
             print(f"{self.problem.role}: {self.problem.reason}\n{self.problem.last_words}", file=sys.stderr)
-        return self._outcome.status
+        return max(self._outcome.status, int(self._failed))
 
     def _loop(self, view: View) -> None:
         self._decide(d.Begin())
@@ -190,7 +193,9 @@ class Launch:
             standings = self.spoke.standings
             if standings is not None and standings is not shown:
                 shown = standings
-                view.show(json.loads(standings))
+                document = json.loads(standings)
+                self._failed = bool(document.get("failed"))
+                view.show(document)
             if self._gauge.due():
                 self.spoke.say(m.Status(doing=f"watching {len(self._pids)} processes", rates=self._gauge.read()))
             view.tick()

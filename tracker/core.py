@@ -95,8 +95,18 @@ class Core:
         self._recorded.append((kind, body))
 
     def close(self, reason: str, now: Now) -> None:
-        """The run ends here and now, without Farewells: there is nobody left to lead it."""
-        body = {"phase": "ended", "reason": reason, "failed": True, "launch": self.settings.launch}
+        """The run ends here and now, without Farewells: there is nobody left to lead it, or it was cut short.
+
+        A run that was ending for a reason of its own keeps that reason; one that has ended stays as it ended.
+        """
+        standings, failed = self.standings, True
+        if standings.phase == "ended" and standings.phase_launch == self.settings.launch:
+            return
+        if standings.stop_requested is not None:
+            reason, failed = f"{standings.stop_requested[0]} (cut short)", standings.stop_requested[1]
+        elif standings.phase == "stopping":
+            reason, failed = f"{standings.reason} (cut short)", standings.failed
+        body = {"phase": "ended", "reason": reason, "failed": failed, "launch": self.settings.launch}
         self._recorded += [self._clock(now), ("phase", body)]
 
     def unrecorded(self, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:

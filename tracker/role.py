@@ -75,6 +75,7 @@ class TrackerRole:
 
     def __init__(self, spec: Spec, ending: threading.Event) -> None:
         self._spec, self._ending = spec, ending
+        self._parent = os.getppid()
         self._directory = Path(spec.directory)
         self._ledger = Ledger(self._directory / LEDGER)
         folds = standard_folds()
@@ -99,7 +100,7 @@ class TrackerRole:
         )
         standings = self._core.standings
         if standings.phase_launch == spec.launch:  # who has not heard of the last phase hears it from this incarnation
-            self._hub.set_phase(standings.phase, standings.reason)
+            self._hub.set_phase(standings.phase, standings.reason)  # type: ignore[arg-type]
         self._entries: dict[str, m.DirectoryEntry] = {}
         self._restoring: dict[str, tuple[Path, int]] = {}
         """By policy: the checkpoint being fetched and the position that names it."""
@@ -131,7 +132,8 @@ class TrackerRole:
                 self._receive(delivery, now)
             if self._ending.is_set() and not self._gone:
                 self._gone = True
-                self._core.close("the launcher is gone", now)
+                gone = os.getppid() != self._parent
+                self._core.close("the launcher is gone" if gone else "the tracker was told to end (SIGTERM)", now)
             self._commit(now)
             self._show(now)
             if self._reactor.failure is not None:

@@ -30,7 +30,7 @@ class Reinforce:
         unknown = context.settings.keys() - DEFAULTS.keys()
         if unknown:
             raise RequestError(f"learner.settings: {sorted(unknown)} is not known; known are {sorted(DEFAULTS)}")
-        self.settings = DEFAULTS | context.settings
+        self.settings = {**DEFAULTS, **context.settings}
         self.observation, self.action = context.observation, context.action
         torch.manual_seed(context.seed)
         self.network = build_network(context.network, self.observation, self.action, context.network_settings)

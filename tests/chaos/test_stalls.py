@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.flow.running import Running
 
+WINDOW = 5.0
+"""Seconds in which versions are counted."""
 OTHERS = ("agent_1", "agent_2")
 
 
@@ -16,33 +18,34 @@ def made(run: Running, policy: str) -> int:
     return len(run.versions(policy))
 
 
-def versions_per_second(run: Running, versions: int, what: str) -> float:
-    """How fast the other two make versions, over the time in which each makes that many."""
-    began = time.monotonic()
-    before = {policy: made(run, policy) for policy in OTHERS}
-    run.until(lambda: all(made(run, policy) >= before[policy] + versions for policy in OTHERS), what, 30)
-    total = sum(made(run, policy) - before[policy] for policy in OTHERS)
-    return total / (time.monotonic() - began)
+def versions_in(run: Running, began: int) -> int:
+    """Versions that the other two made in the `WINDOW` after a time (ns), once it has passed."""
+    run.until(lambda: time.time_ns() > began + WINDOW * 1e9, "time to compare", WINDOW + 5)
+    # Sources send their facts after 5 ms; wait until some of later are there.
+    run.until(lambda: any(f.time > began + WINDOW * 1e9 for f in run.facts("progress")), "later facts")
+    facts = [f for f in run.facts("update") if began <= f.time < began + WINDOW * 1e9]
+    return sum(fact.body["policy"] in OTHERS for fact in facts)
 
 
 def test_a_stopped_learner_does_not_stop_the_others(tmp_path: Path) -> None:
-    with Running(tmp_path, "spread", "--set", "stop.seconds=600") as run:
-        run.learning()
+    small = ("--set", "actors.environments=4", "--set", "learner.settings.batch_steps=200")  # many versions a second
+    with Running(tmp_path, "spread", "--set", "stop.seconds=600", *small) as run:
+        run.learning(5)
         learner = run.pid("learner-agent_0")
-        before = versions_per_second(run, 15, "versions before the stop")
+        before = versions_in(run, time.time_ns())
         os.kill(learner, signal.SIGSTOP)
         try:
             stopped = len(run.facts())
-            during = versions_per_second(run, 25, "versions during the stop")
-            dropped = [f for f in run.facts("progress")[-8:] if f.position > stopped and f.body["dropped"]]
+            during = versions_in(run, time.time_ns())
+            dropped = [f for f in run.facts("progress") if f.position > stopped and f.body["dropped"]]
             assert dropped, "fragments for it were dropped, and counted"
             assert all(set(fact.body["dropped"]) == {"agent_0"} for fact in dropped)
             states = [f.body["state"] for f in run.facts("liveness") if f.body["role"] == "learner-agent_0"]
             assert "suspect" in states
         finally:
             os.kill(learner, signal.SIGCONT)
-        print(f"versions/s of the others: {before:.1f} before, {during:.1f} during the stop")
-        assert during >= 0.6 * before
+        # The first second passes until it is suspect; the machine has other things to do too. `bench` has the figure.
+        assert during >= 0.6 * before, f"{during} versions in {WINDOW} s, {before} before"
         back = made(run, "agent_0")
         run.until(lambda: made(run, "agent_0") >= back + 5, "it goes on")
         assert run.pid("learner-agent_0") == learner

@@ -29,7 +29,7 @@ def test_an_environment_a_network_and_an_algorithm_of_ones_own_learn(tmp_path: P
     (policy,) = summary["policies"].values()
     assert policy["return_mean"] > 0.85 > policy["return_first"]
     assert policy["fragments"]["refused"] == 0
-    assert summary["restarts"] == {}
+    assert not any(summary["restarts"].values())
     played = headrace("evaluate", "run", "--episodes", "32", "--deterministic", "--json", cwd=run.parent)
     assert played.returncode == 0, played.stderr
     assert json.loads(played.stdout)["return_mean"] > 0.5

@@ -107,6 +107,8 @@ class TaskRequest(Message):
     request: Annotated[int, Field(ge=1, lt=2**63)]
     count: Annotated[int, Field(ge=1, le=1024)]
     policy: Name | None = None
+    generate: bool = False
+    """The sender can make new tasks too: it may be given generation work when the run's pool has room."""
 
 
 class CheckpointOffer(Message):
@@ -222,7 +224,12 @@ class LeasedTask(Message):
     task: Annotated[str, Field(max_length=256)]
     policy: Name | None = None
     body: Annotated[str, Field(max_length=262_144)]
-    """JSON text, as its minter wrote it."""
+    """JSON text, as its minter wrote it; `{"generate": n}` of generation work."""
+    label: Annotated[str, Field(max_length=256)] | None = None
+    draw: Count | None = None
+    """Of a task from the pool: the number of this draw, for its outcome to repeat."""
+    generate: bool = False
+    """Generation work: make tasks, answer with a `mint` or `generation_failed` fact that names `task`."""
 
 
 class Assignment(Message):

@@ -103,17 +103,20 @@ class TrackerSpoke(Spoke):
 
     # --- tasks -----------------------------------------------------------------------------------------------------
 
-    def request_tasks(self, count: int, policy: str | None = None) -> int:
-        """Ask for tasks; returns the request's number. Asking again before it is answered repeats it."""
+    def request_tasks(self, count: int, policy: str | None = None, *, generate: bool = False) -> int:
+        """Ask for tasks; returns the request's number. Asking again before it is answered repeats it.
+
+        `generate`: generation work may be among them.
+        """
         with self._lock:
             self._request += 1
             number = self._request
-        self.say(m.TaskRequest(request=number, count=count, policy=policy))
+        self.say(m.TaskRequest(request=number, count=count, policy=policy, generate=generate))
         return number
 
-    def repeat_request(self, number: int, count: int, policy: str | None = None) -> None:
+    def repeat_request(self, number: int, count: int, policy: str | None = None, *, generate: bool = False) -> None:
         """The same request again: its answer may have been lost."""
-        self.say(m.TaskRequest(request=number, count=count, policy=policy))
+        self.say(m.TaskRequest(request=number, count=count, policy=policy, generate=generate))
 
     def take_assignments(self) -> list[m.Assignment]:
         """Assignments that arrived."""

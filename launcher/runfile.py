@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from broker.errors import RequestError
 from launcher.combinations import contradictions, leaves
 from launcher.mistakes import nearest, report
+from tracker.curriculum.settings import CurriculumSettings, differences
 
 DEFAULT_RUN = "spread"
 
@@ -130,6 +131,7 @@ class RunFile(Section):
     learner: Learner = Learner()
     tracker: Tracker = Tracker()
     supervision: Supervision = Supervision()
+    curriculum: CurriculumSettings | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """The resolved run file as JSON-able mappings, without the keys that are None."""
@@ -252,12 +254,19 @@ def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[s
 
 _MAY_CHANGE = re.compile(
     r"stop\..*|actors\.processes|learner\.checkpoint_seconds|learner\.settings\.(\w*_)?rate"
-    r"|tracker\.lease_seconds|supervision\..*"
+    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*"
 )
 
 
 def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, Any]]:
-    """Path -> (stored, asked) of what changed; RequestError if a resumed run may not change it."""
+    """Path -> (stored, asked) of what changed; RequestError if a resumed run may not change it.
+
+    Of the curriculum, what tunes it may change, and what shapes it where the run file names a migration.
+    """
+    if stored.curriculum is not None and asked.curriculum is not None:
+        differences(stored.curriculum.to_plain(), asked.curriculum)
+    elif stored.curriculum is not asked.curriculum:
+        raise RequestError("a resumed run keeps its [curriculum], or goes on without one; start a new run")
     before, after = leaves(stored.to_plain()), leaves(asked.to_plain())
     changed = {
         path: (before.get(path), after.get(path))

@@ -60,6 +60,12 @@ def _phase(body: Any) -> str:
     return f"run {body['phase']}" + (f": {body['reason']}" if body["reason"] else "")
 
 
+def _curriculum(body: Any) -> str | None:
+    told = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in body["changed"].items())
+    ways = ", ".join(f"{name} by {way}" for name, way in body["migrated"].items())
+    return f"the curriculum goes on with {told}{' (migrated: ' + ways + ')' if ways else ''}" if told else None
+
+
 _words: dict[str, Callable[[Any], str | None]] = {
     "run": _run,
     "spawned": _spawned,
@@ -73,6 +79,8 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "checkpoint": _checkpoint,
     "checkpoint_skipped": lambda body: f"checkpoint {body['file']} was skipped: {body['reason']}",
     "liveness": _liveness,
+    "curriculum": _curriculum,
+    "generation_failed": lambda body: f"{body['generation']} failed: {last_line(body['reason'])}",
     "evict": lambda body: f"task {body['task']} was given up: {body['reason']}",
     "quarantine": lambda body: f"{body['count']} messages of {body['source']} were not believed: {body['reason']}",
     "refused": lambda body: f"a {body['kind']} fact was refused: {body['reason']}",

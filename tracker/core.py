@@ -20,6 +20,9 @@ from typing import Any
 from broker.delivery import body_text
 from broker.liveness import Event
 from tracker.checkpoints import Manifest
+from tracker.curriculum import decisions
+from tracker.curriculum.answers import answered
+from tracker.curriculum.pool import Curriculum
 from tracker.epochs import Epochs
 from tracker.exchange import Batch, Committed, CoreEvent, Joined, Life, Now, Restoring, Settings
 from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
@@ -37,7 +40,10 @@ SNAPSHOT_SECONDS = 60.0
 
 
 class Core:
-    """The decisions. Its folds must already be at the ledger's end."""
+    """The decisions. Its folds must already be at the ledger's end.
+
+    RequestError: the run file asks for another curriculum than the one that the run began with.
+    """
 
     def __init__(self, settings: Settings, folds: Folds, incarnation: str) -> None:
         self.settings = settings
@@ -46,7 +52,10 @@ class Core:
         assert isinstance(standings, Standings)
         assert isinstance(tasks, Tasks)
         assert isinstance(epochs, Epochs)
-        self.standings, self.tasks, self.epochs = standings, tasks, epochs
+        pool = folds.folds["curriculum"]
+        assert isinstance(pool, Curriculum)
+        self.standings, self.tasks, self.epochs, self.pool = standings, tasks, epochs, pool
+        decisions.begin(pool, settings.curriculum, settings.launch, settings.seed)  # what cannot go on is said at once
         self.incarnation = incarnation
         self.members: dict[str, tuple[str, str, str]] = {}
         """By name: (role, incarnation, liveness state)."""
@@ -152,7 +161,7 @@ class Core:
             else:
                 out.durable[row[0], row[1]] = row[2]
         for request in batch.answers:
-            answer = self.tasks.answered(request)
+            answer = answered(self.tasks, self.pool, request)
             out.answers.append(answer or Answer(*request[:3], 0, ()))
         for policy, incarnation in batch.lives:
             tally = self.standings.policy(policy)
@@ -194,17 +203,34 @@ class Core:
         lost, self._lost = self._lost, []
         settings = self.settings
         decision = self.tasks.decide(now.wall, fresh, lost, settings.lease_seconds, settings.attempts)
-        facts += decision.facts
+        closing = self._closing()
+        chosen = decisions.decide(
+            self.pool,
+            now.wall,
+            [(request, request.most - len(names)) for request, names in decision.assigned],
+            lost,
+            settings.lease_seconds,
+            taken=self.tasks.knows,
+            closing=closing is not None,
+        )
+        beginning = decisions.begin(self.pool, settings.curriculum, settings.launch, settings.seed)
+        facts = beginning + facts + decision.facts + chosen.facts
         for request, names in decision.assigned:
-            if not names:
+            if not names and not chosen.given.get(request):
                 empty = self._empty.setdefault(request[:2], {})
                 empty[request.request] = None
                 if len(empty) > 64:
                     del empty[next(iter(empty))]
-        closing = self.epochs.decide(settings.epoch_steps)
         if closing is not None:
             facts.append(("epoch", closing))
         return facts + self._phases(now)
+
+    def _closing(self) -> dict[str, Any] | None:
+        """The body of the fact that closes the epoch, when one is over."""
+        closing = self.epochs.decide(self.settings.epoch_steps)
+        if closing is None and decisions.epoch_due(self.pool):
+            closing = {"epoch": self.epochs.epoch + 1, "env_steps": self.epochs.env_steps}
+        return closing
 
     def _fresh(self, requests: Sequence[Request], batch: Batch) -> list[Request]:
         """Those not answered before; every one is answered after the commit. A superseded incarnation is not heard."""
@@ -215,7 +241,7 @@ class Core:
                 continue
             batch.answers.append(request)
             known = request.request in self._empty.get(request[:2], {})
-            if not known and self.tasks.answered(request) is None:
+            if not known and answered(self.tasks, self.pool, request) is None:
                 fresh.append(request)
         return fresh
 
@@ -316,7 +342,7 @@ class Core:
 
 def standard_folds() -> Folds:
     """The folds of every run, at position 0."""
-    return Folds({"standings": Standings(), "tasks": Tasks(), "epochs": Epochs()})
+    return Folds({"standings": Standings(), "tasks": Tasks(), "epochs": Epochs(), "curriculum": Curriculum()})
 
 
 __all__ = [

@@ -25,8 +25,11 @@ def standings_document(
     tasks: Tasks | None = None,
     facts: int = 0,
     seconds: float | None = None,
+    pool: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document. `now`: monotonic seconds; `facts`: the ledger's last position; `seconds`: `Core.seconds(now)`."""
+    """The document. `now`: monotonic seconds; `facts`: the ledger's last position; `seconds`: `Core.seconds(now)`;
+    `pool`: the section of `tracker.curriculum.report`, None for a run without a curriculum.
+    """
     seconds = fold.seconds if seconds is None else seconds
     rates = live.rates()
     policies = {
@@ -73,6 +76,7 @@ def standings_document(
         },
         "quarantined": fold.quarantined + live.quarantined,
         "tasks": task_counts(tasks),
+        "pool": pool,
         "alarms": [*fold.alarms, *live.alarms.values()],
     }
     clean: dict[str, Any] = finite(document)

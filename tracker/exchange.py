@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from broker.liveness import Event
+from tracker.curriculum.settings import CurriculumSettings
 from tracker.facts import Fact, Row
 from tracker.leases import ATTEMPTS, Answer, Request
 
@@ -35,6 +36,9 @@ class Settings:
     attempts: int = ATTEMPTS
     ending_seconds: float = 10.0
     """Longest wait for Farewells in `stopping`."""
+    curriculum: CurriculumSettings | None = None
+    """The pool's, for a run that has one."""
+    seed: int = 0
 
 
 class Joined(NamedTuple):

@@ -33,6 +33,7 @@ class Fact(NamedTuple):
 
 _config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Number = float | None
 """None where the source had a number that was not finite."""
 Version = tuple[Count, Count]
@@ -104,6 +105,7 @@ class Outcome(TypedDict):  # noqa: D101
     task: str
     score: Number
     policy: NotRequired[str | None]
+    draw: NotRequired[Count | None]
 
 
 @with_config(_config)
@@ -111,6 +113,7 @@ class RolloutError(TypedDict):  # noqa: D101
     task: str
     traceback: str
     permanent: bool
+    draw: NotRequired[Count | None]
 
 
 @with_config(_config)
@@ -131,12 +134,23 @@ class Update(TypedDict):  # noqa: D101
 class MintedTask(TypedDict):  # noqa: D101
     task: Annotated[str, Field(min_length=1, max_length=256)]
     body: dict[str, Any]
+    label: NotRequired[Any]
+    """Judged task by task, as the pool accepts or declines it: a wrong one does not cost the others."""
 
 
 @with_config(_config)
 class Mint(TypedDict):  # noqa: D101
-    policy: str
+    policy: NotRequired[Name | None]
     tasks: list[MintedTask]
+    generation: NotRequired[str | None]
+    last: NotRequired[bool]
+
+
+@with_config(_config)
+class GenerationFailed(TypedDict):  # noqa: D101
+    generation: str
+    reason: str
+    permanent: NotRequired[bool]
 
 
 # "from" is a word of the language, hence the functional form.
@@ -159,6 +173,7 @@ _of_sources: dict[str, Any] = {
     "rollout_error": RolloutError,
     "update": Update,
     "mint": Mint,
+    "generation_failed": GenerationFailed,
     "resumed": Resumed,
 }
 OF_THE_TRACKER = frozenset(
@@ -172,6 +187,16 @@ OF_THE_TRACKER = frozenset(
         "late_outcome",
         "duplicate_task",
         "evict",
+        "curriculum",
+        "pool_accept",
+        "pool_rest",
+        "pool_ready",
+        "pool_evict",
+        "draw",
+        "draw_returned",
+        "outcome_refused",
+        "generate",
+        "generation_ended",
         "checkpoint",
         "checkpoint_skipped",
         "liveness",

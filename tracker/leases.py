@@ -20,6 +20,8 @@ class Request(NamedTuple):
     request: int
     most: int
     policy: str | None = None
+    generate: bool = False
+    """The actor makes new tasks too, when the pool has room."""
 
 
 class Lease(NamedTuple):
@@ -42,6 +44,16 @@ class Task:
     lease: Lease | None = None
 
 
+class DrawnTask(NamedTuple):
+    """A task of the pool, drawn (`draw` is its number), or a piece of generation work (`draw` is None)."""
+
+    task: str
+    policy: str | None
+    body: str
+    label: str | None
+    draw: int | None
+
+
 class Answer(NamedTuple):
     """An assignment to publish once the facts that it rests on are on disk: (task, policy, body as JSON text) each."""
 
@@ -50,6 +62,8 @@ class Answer(NamedTuple):
     request: int
     deadline: int
     tasks: tuple[tuple[str, str, str], ...]
+    drawn: tuple[DrawnTask, ...] = ()
+    """From the curriculum's pool."""
 
 
 @dataclass(slots=True)

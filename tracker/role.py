@@ -26,6 +26,8 @@ from broker.reactor import Reactor
 from broker.station import Gauge, Spec
 from tracker.checkpoints import FOLDER, CheckpointsFull, CheckpointStore, read_chunk
 from tracker.core import Core, Joined, Life, Now, Restoring, Settings, standard_folds
+from tracker.curriculum.report import Section
+from tracker.curriculum.settings import CurriculumSettings
 from tracker.document import standings_document
 from tracker.facts import Fact
 from tracker.ledger import LEDGER, Ledger, LedgerFull
@@ -67,6 +69,8 @@ def settings_of(spec: Spec) -> Settings:
         learners=frozenset(f"learner-{policy}" for policy in spec.plan["policies"]),
         epoch_steps=run["tracker"]["epoch_steps"],
         lease_seconds=run["tracker"]["lease_seconds"],
+        curriculum=CurriculumSettings.model_validate(run["curriculum"]) if "curriculum" in run else None,
+        seed=run.get("seed", 0),
     )
 
 
@@ -85,6 +89,7 @@ class TrackerRole:
         last = self._ledger.last_sequences()
         self._core = Core(settings_of(spec), folds, identity.incarnation)
         self._live = Live()
+        self._pool = Section()
         self._identity, self._gauge = identity, Gauge()
         self._live.hello(
             identity.name, identity.incarnation, m.Hello(role="tracker", pid=os.getpid()), time.monotonic()
@@ -176,7 +181,9 @@ class TrackerRole:
             case m.Status():
                 self._live.status(source, incarnation, message, now.steady)
             case m.TaskRequest():
-                self._core.handle(Request(source, incarnation, message.request, message.count, message.policy))
+                self._core.handle(
+                    Request(source, incarnation, message.request, message.count, message.policy, message.generate)
+                )
             case m.RestoreRequest() if message.position is None:
                 self._core.handle(Restoring(message.policy, incarnation))
             case m.RestoreRequest():
@@ -298,11 +305,17 @@ class TrackerRole:
                 self._live.alarms["disk"] = str(error)
 
     def _assign(self, answer: Answer, now: Now) -> None:
-        seconds = max(0.0, (answer.deadline - now.wall) / 1e9) if answer.tasks else 0.0
-        tasks = tuple(m.LeasedTask(task=name, policy=policy, body=body) for name, policy, body in answer.tasks)
+        seconds = max(0.0, (answer.deadline - now.wall) / 1e9) if answer.tasks or answer.drawn else 0.0
+        queued = [m.LeasedTask(task=name, policy=policy or None, body=body) for name, policy, body in answer.tasks]
+        drawn = [
+            m.LeasedTask(task=name, policy=policy, body=body, label=label, draw=draw, generate=draw is None)
+            for name, policy, body, label, draw in answer.drawn
+        ]
         self._hub.publish(
             answer.source,
-            m.Assignment(incarnation=answer.incarnation, request=answer.request, seconds=seconds, tasks=tasks),
+            m.Assignment(
+                incarnation=answer.incarnation, request=answer.request, seconds=seconds, tasks=(*queued, *drawn)
+            ),
         )
 
     def _publish(self, fact: Fact) -> None:
@@ -346,6 +359,7 @@ class TrackerRole:
             tasks=self._core.tasks,
             facts=self._ledger.last_position,
             seconds=self._core.seconds(now),
+            pool=self._pool.read(self._core.pool, now.steady),
         )
 
     def _over(self, now: Now) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 
 from tracker.checkpoints import FOLDER
 from tracker.core import standard_folds
+from tracker.curriculum.pool import Curriculum
+from tracker.curriculum.report import section
 from tracker.document import finite, policy_counts, task_counts
 from tracker.epochs import Epochs
 from tracker.ledger import LEDGER, LedgerReader
@@ -37,6 +39,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     assert isinstance(standings, Standings)
     assert isinstance(tasks, Tasks)
     assert isinstance(epochs, Epochs)
+    pool = folds.folds["curriculum"]
+    assert isinstance(pool, Curriculum)
     state = standings.phase or "starting"
     if state == "ended":
         state = "failed" if standings.failed else "ended"
@@ -63,6 +67,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
             "facts": {"stored": folds.position, "duplicates": standings.duplicates, "refused": standings.refused},
             "restarts": {name: role.restarts for name, role in standings.roles.items() if role.spawned_at},
             "tasks": task_counts(tasks),
+            "pool": section(pool),
+            "pool_epochs": list(pool.epochs.closed) if pool.settings is not None else [],
             "epochs": list(epochs.closed),
             "checkpoints": {"kept": standings.checkpoints, "folder": str(run_dir / FOLDER)},
             "environment_errors": standings.environment_errors,

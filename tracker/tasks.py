@@ -22,9 +22,10 @@ REMEMBERED = 64
 class Tasks:
     """The fold, and the decisions that are taken on its state."""
 
-    version = 1
+    version = 2
     kinds = frozenset(
         [
+            "curriculum",
             "mint",
             "assign",
             "lease_returned",
@@ -46,12 +47,18 @@ class Tasks:
         self.returned = self.late = self.duplicates = self.unknown = 0
         self.leases: dict[tuple[str, str], dict[str, None]] = {}
         """By (source, incarnation), the tasks that it holds."""
+        self.pooled = False
+        """The run has a curriculum: what is minted with a label is its business."""
         self.owed: dict[str, tuple[str, dict[str, Any]]] = {}
         """Facts that what was read calls for and that are not in the ledger yet, by a key that they carry."""
         self._answered: dict[tuple[str, str], dict[int, list[str]]] = {}
         self._waiting: dict[str, list[tuple[int, str]]] = {}
         # Heaps by policy. An entry whose task is no longer waiting, or is there twice, is passed over when it comes up.
         self._deadlines: list[tuple[int, str]] = []
+
+    def knows(self, name: str) -> bool:
+        """Whether a task had this id."""
+        return name in self.tasks or name in self.ended
 
     @property
     def leased(self) -> int:
@@ -69,9 +76,14 @@ class Tasks:
         """Take one fact."""
         getattr(self, f"_{fact.kind}")(fact)
 
+    def _curriculum(self, _: Fact) -> None:
+        self.pooled = True
+
     def _mint(self, fact: Fact) -> None:
-        policy = fact.body["policy"]
+        policy = fact.body.get("policy") or ""
         for item in fact.body["tasks"]:
+            if self.pooled and "label" in item:
+                continue
             name = item["task"]
             if name in self.tasks or name in self.ended:
                 self.duplicates += 1
@@ -108,6 +120,8 @@ class Tasks:
             self._wait(name)
 
     def _outcome(self, fact: Fact) -> None:
+        if fact.body.get("draw") is not None:
+            return  # of a task of the pool
         name = fact.body["task"]
         if name in self.tasks:
             self.done += 1
@@ -119,6 +133,8 @@ class Tasks:
             self.unknown += 1
 
     def _rollout_error(self, fact: Fact) -> None:
+        if fact.body.get("draw") is not None:
+            return
         name = fact.body["task"]
         task = self.tasks.get(name)
         if task is None or task.lease is None or task.lease[:2] != (fact.source, fact.incarnation):
@@ -279,6 +295,7 @@ class Tasks:
         """As plain JSON values."""
         return {
             "counts": [getattr(self, name) for name in self._counts],
+            "pooled": self.pooled,
             "tasks": [[name, t.order, t.policy, t.body, t.lapses, t.lease] for name, t in self.tasks.items()],
             "ended": list(self.ended),
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
@@ -289,6 +306,7 @@ class Tasks:
         """Become what `snapshot` described."""
         for name, value in zip(self._counts, plain["counts"], strict=True):
             setattr(self, name, value)
+        self.pooled = plain["pooled"]
         self.ended = dict.fromkeys(plain["ended"])
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}

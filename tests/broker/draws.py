@@ -113,7 +113,9 @@ TO_HUB = {
         waits=some(st.tuples(names, text, finite)),
         rates=st.dictionaries(names, maybe() | finite | st.integers(-(2**63), 2**64 - 1), max_size=4),
     ),
-    m.TaskRequest: st.builds(m.TaskRequest, request=ones, count=st.integers(1, 1024), policy=maybe() | names),
+    m.TaskRequest: st.builds(
+        m.TaskRequest, request=ones, count=st.integers(1, 1024), policy=maybe() | names, generate=st.booleans()
+    ),
     m.CheckpointOffer: st.builds(
         m.CheckpointOffer,
         offer=ones,
@@ -138,7 +140,17 @@ TO_SPOKE = {
         incarnation=incarnations,
         request=ones,
         seconds=finite,
-        tasks=some(st.builds(m.LeasedTask, task=text, policy=maybe() | names, body=text)),
+        tasks=some(
+            st.builds(
+                m.LeasedTask,
+                task=text,
+                policy=maybe() | names,
+                body=text,
+                label=maybe() | text,
+                draw=maybe() | counts,
+                generate=st.booleans(),
+            )
+        ),
     ),
     m.RestorePoint: st.builds(
         m.RestorePoint,

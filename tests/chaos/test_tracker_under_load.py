@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,10 +30,9 @@ SOURCES = 3
 class Tracker:
     """The real tracker's process, started again and again in one run directory."""
 
-    def __init__(self, home: Path) -> None:
-        run = RunFile.from_plain(
-            {"name": "load", "actors": {"rollout": "nowhere:Nothing"}, "policies": {"names": ["p"]}}
-        )
+    def __init__(self, home: Path, **sections: Any) -> None:
+        own = {"name": "load", "actors": {"rollout": "nowhere:Nothing"}, "policies": {"names": ["p"]}}
+        run = RunFile.from_plain(own | sections)
         self.where = directories.make("load", home / "run")
         self.plan = make_plan(run, None)
         self.address = tracker_address(run, self.where)

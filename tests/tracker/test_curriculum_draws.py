@@ -93,7 +93,9 @@ def test_ineligible_tasks_do_not_dilute_the_others() -> None:
     assert part == alone._part.probabilities(0)
     found = among.probabilities(0)
     assert found["t0"] + found["t1"] == pytest.approx(0.7 + 0.1 * 2 / 1002)
-    assert sum(alone.probabilities(0).values()) == pytest.approx(1.0)  # nobody has too few: the share goes to the others
+    assert sum(alone.probabilities(0).values()) == pytest.approx(
+        1.0
+    )  # nobody has too few: the share goes to the others
 
 
 def test_what_rests_or_is_gone_is_not_drawn() -> None:

@@ -73,7 +73,9 @@ def test_reweighting_keeps_the_ends_and_draws_small_ones_apart() -> None:
     assert scorer.reweighted(0.1) - scorer.reweighted(0.0) > scorer.reweighted(1.0) - scorer.reweighted(0.9)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.sampled_from(["learning_progress", "variance", "replay"]))
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=200), st.sampled_from(["learning_progress", "variance", "replay"])
+)
 def test_raw_scores_stay_between_0_and_1(scores: list[float], name: str) -> None:
     scorer, task = make_scorer(settings(scorer=name, min_samples=3)), entry()
     for score in scores:

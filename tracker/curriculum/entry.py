@@ -1,10 +1,15 @@
 """One task of the pool, and all that is known of it.
 
-Invariant: `plain` and `of` keep every number bit for bit, so that a restored task goes on exactly as it would have.
+Invariant: `packed` and `unpacked` keep every number bit for bit, so that a restored task goes on exactly as it would
+have.
 """
 
 from __future__ import annotations
 
+import math
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
@@ -64,14 +69,30 @@ class Entry:
         """Of its scores."""
         return self.total / self.count if self.count else None
 
-    def plain(self) -> list[Any]:
-        """As JSON values."""
-        return list(_all_of(self))
 
-    @classmethod
-    def of(cls, plain: list[Any]) -> Entry:
-        """From `plain`."""
-        return cls(*plain)
+_floats = (*(field.name for field in fields(Entry) if field.type == "float"), "baseline")
+_others = tuple(field.name for field in fields(Entry) if field.name not in _floats)
 
 
-_all_of = attrgetter(*(field.name for field in fields(Entry)))
+def packed(entries: Collection[Entry]) -> dict[str, Any]:
+    """All entries as plain JSON values, a column for each field.
+
+    Floats are base64 of little-endian doubles: as JSON text they would take most of the time that a snapshot of 100,000
+    tasks takes, in which the tracker does nothing else.
+    """
+    columns: dict[str, Any] = {name: list(map(attrgetter(name), entries)) for name in _others}
+    for name in _floats:
+        column = map(attrgetter(name), entries)
+        values = [math.nan if value is None else value for value in column] if name == "baseline" else list(column)
+        columns[name] = b64encode(struct.pack(f"<{len(values)}d", *values)).decode("ascii")
+    return columns
+
+
+def unpacked(columns: dict[str, Any]) -> list[Entry]:
+    """From `packed`."""
+    whole = {name: columns[name] for name in _others}
+    for name in _floats:
+        content = b64decode(columns[name])
+        values = struct.unpack(f"<{len(content) // 8}d", content)
+        whole[name] = [None if value != value else value for value in values] if name == "baseline" else values  # noqa: PLR0124
+    return [Entry(**dict(zip(whole, row, strict=True))) for row in zip(*whole.values(), strict=True)]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tracker.curriculum.counters import Counts, Epochs, LabelTally
 from tracker.curriculum.dice import Dice
 from tracker.curriculum.drawing import Urn
-from tracker.curriculum.entry import Entry
+from tracker.curriculum.entry import Entry, packed, unpacked
 from tracker.curriculum.gini import Histogram
 from tracker.curriculum.presentations import Presentations
 from tracker.curriculum.scorers import Scorer, make_scorer
@@ -79,7 +79,7 @@ class PoolState:
         return {
             **{name: getattr(self, name) for name in self._plainly},
             "settings": None if self.settings is None else self.settings.to_plain(),
-            "entries": [entry.plain() for entry in self.entries.values()],
+            "entries": packed(self.entries.values()),
             "gone": dict(self.gone),
             "labels": {label: tally.plain() for label, tally in self.labels.items()},
             "counts": self.counts.plain(),
@@ -98,7 +98,7 @@ class PoolState:
         """Become what `snapshot` described."""
         for name in self._plainly:
             setattr(self, name, plain[name])
-        self.entries = {entry.name: entry for entry in map(Entry.of, plain["entries"])}
+        self.entries = {entry.name: entry for entry in unpacked(plain["entries"])}
         self.gone, self.evictions, self.doomed = dict(plain["gone"]), dict(plain["evictions"]), dict(plain["doomed"])
         self.labels = {label: LabelTally(*tally) for label, tally in plain["labels"].items()}
         self.counts = Counts(**plain["counts"])

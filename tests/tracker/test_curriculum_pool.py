@@ -314,6 +314,7 @@ def test_settings_that_tune_may_change_and_those_that_shape_are_migrated_by_name
     pool.begin(4, capacity=1, schema=2, scorer="variance", migrate={"schema": "keep", "scorer": "reset"})
     entry = pool.fold.entries["a"]
     assert (entry.raw, entry.initialised, entry.count, entry.total, entry.form) == (0.0, False, 5, 2.0, 1)
+    assert pool.fold.labels["easy"].levels == 0
     pool.begin(5, capacity=1, schema=3, scorer="variance", migrate={"schema": "evict"})
     assert [body["reason"] for _, body in pool.decide()] == ["schema"]
     assert pool.rebuilt().snapshot() == pool.fold.snapshot()

@@ -141,6 +141,6 @@ def make_scorer(settings: CurriculumSettings) -> Scorer:
 
 
 def forget(entry: Entry) -> None:
-    """What scorers derived from the task's outcomes is unset; its scores and counts stay."""
+    """What scorers derived from the task's outcomes is unset; its scores and counts stay, and its raw score is due."""
     entry.baseline, entry.initialised = None, False
-    entry.raw = entry.fast = entry.slow = entry.average = entry.spread = 0.0
+    entry.fast = entry.slow = entry.average = entry.spread = 0.0

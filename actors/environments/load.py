@@ -119,7 +119,9 @@ def _accepted(settings: EnvironmentSettings, environment: Any) -> Any:
     if isinstance(environment, gymnasium.Env):
         return environment
     from pettingzoo import AECEnv, ParallelEnv
-    from pettingzoo.utils.conversions import aec_to_parallel
+    from pettingzoo.utils.conversions import aec_to_parallel, aec_to_parallel_wrapper
+
+    from actors.environments.turns import InTurns
 
     if isinstance(environment, AECEnv):
         if not environment.metadata.get("is_parallelizable", False):
@@ -132,6 +134,8 @@ def _accepted(settings: EnvironmentSettings, environment: Any) -> Any:
         )
     if not getattr(environment, "possible_agents", None):
         raise _wrong(settings, "it does not name its possible_agents", "list there every agent that can ever appear")
+    if type(environment) is aec_to_parallel_wrapper:
+        environment = InTurns(environment)
     return environment
 
 

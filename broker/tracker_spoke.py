@@ -183,6 +183,7 @@ class TrackerSpoke(Spoke):
                     break
                 if time.monotonic() > deadline:
                     raise Unreachable(f"the checkpoint of {policy} stopped coming after {index} chunks")
+                self.say(m.RestoreRequest(policy=policy))  # a tracker that came back must look for it first
         content = b"".join(parts)
         if len(content) != point.size:
             raise DamagedCheckpoint(f"{policy}: {len(content)} bytes came, {point.size} were promised")

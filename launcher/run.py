@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ from launcher import decisions as d
 from launcher import directory as directories
 from launcher.child import STATUS_REQUEST
 from launcher.directory import RunDirectory, last_words
-from launcher.engines import Engine, NurseryEngine, PlainEngine, Started
+from launcher.engines import Engine, Exited, NurseryEngine, PlainEngine, Started
 from launcher.lifeline import Lifeline
 from launcher.plan import Plan, child_of, make_plan, tracker_address
 from launcher.probing import Probe
@@ -40,6 +41,8 @@ from launcher.supervision import Supervisor
 STEP = 0.02
 """Seconds between looks at the processes."""
 FLUSH_SECONDS = 2.0
+NEWS_SECONDS = 0.5
+"""The news that the run is ending may reach a role before it reaches the launcher, by so much."""
 
 
 class View(Protocol):
@@ -70,10 +73,10 @@ def run(  # noqa: PLR0917 - the command line, option by option
     existed = resume
     if resume:
         assert run_dir is not None
-        where = directories.make("", run_dir, resume=True)
-        resolved, changed = load_resumed(where.run_file, settings)
+        resolved, changed = load_resumed(directories.inspect(run_dir).run_file, settings)
         if seed is not None and seed != resolved.seed:
             raise RequestError(f"--seed {seed}: the run to resume has seed {resolved.seed}, which cannot change")
+        where = directories.make(resolved.name, run_dir, resume=True)
     else:
         resolved = load(run, settings, seed)
         existed = run_dir is not None and run_dir.expanduser().exists()
@@ -139,6 +142,7 @@ class Launch:
     _farewell: threading.Thread | None = None
     _failed: bool = False
     """What the tracker says of the run."""
+    _held: list[tuple[float, Started | Exited]] = field(default_factory=list)
     _interrupts: list[str] = field(default_factory=list)
     _told_interrupts: int = 0
     problem: d.GiveUp | None = None
@@ -180,11 +184,12 @@ class Launch:
         self._decide(d.Begin())
         shown: bytes | None = None
         while self._outcome is None:
-            for engine in self.engines.values():
-                for event in engine.events():
-                    self._seen(event)
+            happened = self._happened()
             if self.spoke.phase in ("stopping", "ended"):
                 self._decide(d.Stopping(self.spoke.reason))
+            for event in happened:
+                self._seen(event)
+            if self.spoke.phase in ("stopping", "ended"):
                 self._leave_when_alone()
             while self._told_interrupts < len(self._interrupts):
                 self._decide(d.Interrupt(self._interrupts[self._told_interrupts]))
@@ -195,11 +200,34 @@ class Launch:
                 shown = standings
                 document = json.loads(standings)
                 self._failed = bool(document.get("failed"))
-                view.show(document)
+                self._draw(partial(view.show, document))
             if self._gauge.due():
                 self.spoke.say(m.Status(doing=f"watching {len(self._pids)} processes", rates=self._gauge.read()))
-            view.tick()
+            self._draw(view.tick)
             time.sleep(STEP)
+
+    def _draw(self, draw: Callable[[], None]) -> None:
+        """A run does not end because nobody reads any more what it prints (`| head`, a terminal that was closed)."""
+        try:
+            draw()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.close(nowhere)
+
+    def _happened(self) -> list[Started | Exited]:
+        """What the engines saw. Who left well has heard that the run is ending, perhaps before us: we wait for it."""
+        now = time.monotonic()
+        self._held += [(now, event) for engine in self.engines.values() for event in engine.events()]
+        happened: list[Started | Exited] = []
+        while self._held:
+            since, event = self._held[0]
+            left_well = isinstance(event, Exited) and event.status == 0
+            if left_well and self.spoke.phase not in ("stopping", "ended") and now - since < NEWS_SECONDS:
+                break
+            happened.append(event)
+            del self._held[0]
+        return happened
 
     # --- events and actions ----------------------------------------------------------------------------------------
 

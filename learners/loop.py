@@ -21,6 +21,8 @@ from broker.station import Station
 from learners.algorithm import Algorithm, Fragment
 
 REPORT_EVERY = 0.5
+LIFE = "@life-"
+"""Stands in a task's name, before the life that minted it, from the second life on."""
 
 
 @dataclass
@@ -75,13 +77,13 @@ class LearnerLoop:
             self.hub.set_phase(station.tracker.phase, station.tracker.reason)
             arrived.clear()
             self._accept_all()
-            self._mint()
             if self.algorithm.ready():
                 station.waits.clear()
                 await self._update(arrived)
                 self.checkpoint()
                 await asyncio.sleep(0)
                 continue
+            self._mint()
             station.doing = "waiting for experience"
             self._report()
             await _until_set(arrived, 0.1)
@@ -129,15 +131,17 @@ class LearnerLoop:
 
     def _accept(self, fragment: Arrived) -> None:
         life, number = fragment.version
+        task = fragment.task
+        if task is not None:  # its name tells for which life it was made, whatever version the rollout then had
+            task, _, of = task.partition(LIFE)
+            life = int(of) if of.isdecimal() else 1
         if life != self.life or self.number - number > self.max_staleness:
             self.counts.stale += 1
             self._settle(fragment)
             return
         try:
             self.algorithm.accept(
-                Fragment(
-                    fragment.arrays, fragment.version, fragment.steps, fragment.source, fragment.task, fragment.note
-                )
+                Fragment(fragment.arrays, fragment.version, fragment.steps, fragment.source, task, fragment.note)
             )
         except (ValueError, TypeError, KeyError) as error:
             self.counts.refused += 1
@@ -161,13 +165,16 @@ class LearnerLoop:
     def _count_use(self, fragment: Arrived) -> None:
         self.counts.consumed += 1
         self.counts.agent_steps += fragment.steps
-        self.counts.staleness[self.number - fragment.version[1]] += 1
+        self.counts.staleness[max(0, self.number - fragment.version[1])] += 1  # a task may have met an earlier life's
         self.agent_steps += fragment.steps
 
     def _mint(self) -> None:
         tasks = self.algorithm.mint()
         if tasks:
-            body = {"policy": self.policy, "tasks": [{"task": task.task, "body": task.body} for task in tasks]}
+            # An algorithm that went back to its checkpoint mints some names again: they are other tasks now.
+            suffix = f"{LIFE}{self.life}" if self.life > 1 else ""
+            minted = [{"task": f"{task.task}{suffix}", "body": task.body} for task in tasks]
+            body = {"policy": self.policy, "tasks": minted}
             self.station.tracker.fact("mint", body)
 
     def _record(self, seconds: float) -> None:

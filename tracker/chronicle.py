@@ -23,7 +23,7 @@ def last_line(text: str) -> str:
 
 
 def _exited(body: Any) -> str:
-    how = body["signal"] or f"status {body['status']}"
+    how = body["signal"] or ("nobody saw how" if body["status"] is None else f"status {body['status']}")
     if body["expected"]:
         return f"{body['role']} ended ({how})"
     words = last_line(body["last_words"])

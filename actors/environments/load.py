@@ -98,7 +98,13 @@ def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
         return lambda: call(**settings.settings)
     if rest in gymnasium.registry:  # importing the package has registered it
         return _registered(settings, rest)
-    return _from_zoo(settings, _module(settings, f"{package}.{rest}"))
+    try:
+        return _from_zoo(settings, importlib.import_module(f"{package}.{rest}"))
+    except ModuleNotFoundError as error:
+        if error.name != f"{package}.{rest}":
+            raise _wrong(settings, f"importing it raised {_text(error)}", "install what it needs") from error
+        wrong = f"module {package!r} has no {rest!r} (neither an attribute nor a module in it)"
+        raise _wrong(settings, wrong, "check the name") from error
 
 
 def _registered(settings: EnvironmentSettings, name: str) -> Callable[[], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -31,14 +31,12 @@ class Throw:
 class Climb:
     """The policy: its parameters are a dictionary, and a version is better than the one before or equal to it."""
 
-    settles: Literal["update", "accept"] = "accept"
-
     def __init__(self, context: AlgorithmContext) -> None:
         self.candidates = int(context.settings.get("candidates", 8))
         self.random = np.random.default_rng(context.seed)
         self.best: dict[str, Any] = {"angle": 5.0, "score": 0.0}
         self.scored: list[dict[str, Any]] = []
-        self.minted = 0  # of all lives: a task's name is used once in a run
+        self.minted = 0  # a task's name is used once
         self.open = 0
 
     def mint(self) -> Sequence[Task]:
@@ -72,7 +70,7 @@ class Climb:
         return dict(self.best)
 
     def snapshot(self) -> Tree:
-        """All that is needed to go on; tasks that were open are minted anew, under new names."""
+        """All that is needed to go on. Tasks that are open now are forgotten: others are minted in their place."""
         return {"best": dict(self.best), "minted": self.minted}
 
     def restore(self, tree: Tree) -> None:

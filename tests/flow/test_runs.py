@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from broker.arrays import from_bytes
-from tests.flow.running import Running, headrace, processes_in
+from tests.flow.running import Running, headrace, processes_in, quiet
 from tracker.checkpoints import newest_valid
 
 
@@ -182,3 +184,18 @@ def test_a_terminated_tracker_ends_the_run_and_says_so(tmp_path: Path) -> None:
         summary = summary_of(run)
         assert summary["state"] == "failed"
         assert summary["reason"] == "the tracker was told to end (SIGTERM)"
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "launcher.cli", "run", "cartpole", "--headless", "--seconds", "2"]
+    with subprocess.Popen(
+        [*command, "--run-dir", "run"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=quiet()
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline()
+        run.stdout.close()
+        assert run.wait(60) == 0
+        assert run.stderr.read() == b""
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["state"] == "ended"
+    assert not processes_in(tmp_path)

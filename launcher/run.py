@@ -164,7 +164,10 @@ class Launch:
         identity = Identity(self.where.token(), "launcher", new_incarnation())
         self.spoke = TrackerSpoke(self.reactor, identity, "launcher", tracker_address(run, self.where), standings=True)
         self._first_facts()
-        before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        ending = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` asked for that
+            ending.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._interrupt) for number in ending}
         shown = view()
         try:
             self._loop(shown)
@@ -317,7 +320,7 @@ class Launch:
             self._farewell.start()
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
-        self._interrupts.append("interrupted" if number == signal.SIGINT else "SIGTERM")
+        self._interrupts.append("interrupted" if number == signal.SIGINT else signal.Signals(number).name)
 
     def _launches_before(self) -> int:
         if not self.where.ledger.exists():

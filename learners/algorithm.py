@@ -1,8 +1,9 @@
 """What an algorithm is: the protocol that a user implements, and what it is given.
 
 A learner process owns one algorithm, made once as `Algorithm(context)`. It calls, from one thread, in this order:
-`restore` if there is a checkpoint; then again and again `accept` for each fragment that arrived, until it is `ready` for
-an `update`, and `mint` for tasks to lease while it is not. After each update it publishes `parameters()` as the next version.
+`restore` if there is a checkpoint; then again and again `accept` for each fragment that arrived, until it is `ready`
+for an `update`, and `mint` for tasks to lease while it is not. After each update it publishes `parameters()` as the
+next version.
 
 Invariant: an algorithm knows nothing of sockets, versions' numbers or disks. A fragment given to `accept` may hold
 read-only views of a receive buffer; the algorithm may keep it, but never writes into it.

@@ -168,6 +168,6 @@ def test_what_a_resumed_run_may_change(tmp_path: Path) -> None:
     assert changed["stop.seconds"] == (120.0, 500.0)
     assert changed["stop.return"] == (475.0, None)
     assert set(changed) == {"stop.seconds", "stop.return", "actors.processes", "learner.settings.learning_rate"}
-    with pytest.raises(RequestError, match=r"learner\.window: 2 -> 3"):
+    with pytest.raises(RequestError, match=r"learner\.window: 1 -> 3"):
         resume(tmp_path / "run.toml", ["learner.window=3"])
     assert resume_differences(run, run) == {}

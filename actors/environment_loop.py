@@ -147,10 +147,9 @@ class EnvironmentLoop:
 
     def _send(self) -> None:
         for acting in self.acting:
-            arrays, steps = acting.columns.fragment()
+            fragment, steps = acting.columns.fragment()
             version, crc = acting.began
-            acting.spoke.send_fragment(arrays, version=version, crc=crc, steps=steps)
-            acting.columns.restart()
+            acting.spoke.send_fragment(fragment, version=version, crc=crc, steps=steps)
 
     def _progress(self) -> None:
         now = time.monotonic()

@@ -1,9 +1,13 @@
 """Experience, two producer processes to one hub process, beside raw pyzmq with the same bytes.
 
-    headrace   PolicySpoke.send_fragment with credit → Hub.take and settle: every check is on
+    headrace   PolicySpoke.send_fragment of a Draft with credit → Hub.take and settle: every check is on
     raw        PUSH → PULL: one header that was encoded before, one payload, `send(SNDMORE)` then `send`, which never
                changes and is not copied from 64 KiB on; high-water marks bound the bytes under way to about the same
+    copied     headrace, but arrays are given, which are copied to a fresh buffer
     fresh      raw, but each payload is first copied to a fresh buffer, as whoever fills his arrays again must do
+
+The first two send one payload again and again, and the last two make a fresh one for each fragment: `ratio` compares
+the first pair.
 
 Invariant: both sides run in the same environment (the launcher's `MALLOC_*`), the same processes and the same window of
 time, in turns (A B A B …), and ratios are taken pair by pair. `window` bytes are under way at most for each producer.
@@ -22,7 +26,7 @@ import numpy as np
 import zmq
 
 from bench.children import Children, options, result
-from broker.arrays import pack
+from broker.arrays import draft, pack
 from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.names import new_incarnation
@@ -32,7 +36,7 @@ from broker.wire import Codec, Identity
 
 SIZES = (16 * 1024, 256 * 1024, 4 * 1024 * 1024)
 PRODUCERS = 2
-SIDES = ("headrace", "raw", "fresh")
+SIDES = ("headrace", "raw", "copied", "fresh")
 TOKEN = "5" * 32
 WARM = 0.4
 ZERO_COPY = 65_536
@@ -62,12 +66,17 @@ def fragment_of(size: int) -> dict[str, np.ndarray[Any, Any]]:
 # --- producers ---------------------------------------------------------------------------------------------------
 
 
-def produce_headrace(address: str, name: str, size: int) -> None:
+def produce_headrace(address: str, name: str, size: int, *, copied: bool) -> None:
     """Send fragments as fast as there is credit, until the end."""
     reactor = Reactor()
     identity = Identity(TOKEN, name, new_incarnation())
     spoke = PolicySpoke(reactor, identity, "learner-bench", address, window=window_of(size), policy="bench")
-    arrays = fragment_of(size)
+    arrays: Any = fragment_of(size)
+    if not copied:
+        made = draft({key: (array.shape, array.dtype) for key, array in arrays.items()})
+        for key, array in arrays.items():
+            made.arrays[key][...] = array
+        arrays = made  # its bytes never change, so that it may be sent again
     while spoke.phase != "stopping" and reactor.failure is None:
         if spoke.wait_for_credit(0.25):
             spoke.send_fragment(arrays, version=(1, 1), crc=7, steps=256)
@@ -215,7 +224,7 @@ def trial(side: str, size: int, seconds: float, *, learning: bool) -> dict[str, 
     with Children() as children:
         address = f"ipc://{children.folder}/hub"
         asked = {"address": address, "size": size, "seconds": seconds, "learning": learning}
-        receiver = "headrace" if side == "headrace" else "raw"
+        receiver = "headrace" if side in ("headrace", "copied") else "raw"
         consumer = children.start("bench.stream", part=f"consume_{receiver}", **asked)
         assert consumer.stdout is not None
         consumer.stdout.readline()
@@ -252,7 +261,7 @@ def format_row(row: dict[str, Any]) -> str:
     name = f"{size // 1024} KiB" if size < 2**20 else f"{size // 2**20} MiB"
     pairs = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
     text = f"{name:>8} {row['window']:>7} {row['headrace_mb_per_s']:>10,.0f} {row['raw_mb_per_s']:>8,.0f}"
-    text += f" {row['fresh_mb_per_s']:>8,.0f}"
+    text += f" {row['copied_mb_per_s']:>8,.0f} {row['fresh_mb_per_s']:>8,.0f}"
     text += f" {row['ratio']:>7.2f}   {pairs}"
     if row["learning"]:
         text += f"   {row['headrace_updates_per_s']:,.0f} and {row['raw_updates_per_s']:,.0f} updates/s"
@@ -261,7 +270,9 @@ def format_row(row: dict[str, Any]) -> str:
 
 def main(*, rounds: int, seconds: float, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
     """Measure and print; the result for `--json`."""
-    head = f"{'size':>8} {'window':>7} {'headrace':>10} {'raw':>8} {'fresh':>8} {'ratio':>7}   to raw, pair by pair"
+    head = (
+        f"{'size':>8} {'window':>7} {'headrace':>10} {'raw':>8} {'copied':>8} {'fresh':>8} {'ratio':>7}   pair by pair"
+    )
     print("stream, 2 processes to 1, MB/s (medians)\n" + head)
     plain = measure(sizes, rounds, seconds, learning=False)
     with Children() as children:
@@ -277,8 +288,8 @@ def child() -> None:
     part = asked["part"]
     if part.startswith("produce"):
         at = (asked["address"], asked["name"], asked["size"])
-        if part == "produce_headrace":
-            produce_headrace(*at)
+        if part in ("produce_headrace", "produce_copied"):
+            produce_headrace(*at, copied=part == "produce_copied")
         else:
             produce_raw(*at, fresh=part == "produce_fresh")
         return

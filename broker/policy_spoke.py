@@ -15,9 +15,10 @@ from typing import Any
 import msgpack
 
 from broker import messages as m
-from broker.arrays import Layout, Tree, described, fill, fresh, read_layout, unpack
+from broker.arrays import Draft, Layout, Leaf, Tree, described, fill, fresh, read_layout, unpack
 from broker.credit import SendWindow
 from broker.errors import WireError
+from broker.hub import ZERO_COPY
 from broker.reactor import Reactor
 from broker.spoke import Spoke
 from broker.wire import Envelope, Identity, Payload
@@ -99,7 +100,7 @@ class PolicySpoke(Spoke):
 
     def send_fragment(
         self,
-        arrays: dict[str, Any],
+        arrays: dict[str, Any] | Draft,
         *,
         version: tuple[int, int],
         crc: int,
@@ -107,7 +108,9 @@ class PolicySpoke(Spoke):
         task: str | None = None,
         note: dict[str, Any] | None = None,
     ) -> bool:
-        """Send a copy of the arrays as one fragment. False, and counted as dropped, if there is no credit for it.
+        """Send the arrays as one fragment: a copy, or a Draft as it is, whose maker must not touch it again.
+
+        False, and counted as dropped, if there is no credit for it.
 
         TypeError or ValueError for arrays or a note (at most 1 MiB, plain values by text keys) that cannot travel.
         """
@@ -115,16 +118,23 @@ class PolicySpoke(Spoke):
             self.dropped += 1
             return False
         noted = 0 if note is None else _packed_size(note)
-        layout, leaves = described(arrays)
+        leaves: list[Leaf]
+        if isinstance(arrays, Draft):
+            layout, leaves = arrays.layout, [*arrays.arrays.values()]
+        else:
+            layout, leaves = described(arrays)
         fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
         if task is not None:
             fields["task"] = task
         if note is not None:
             fields["note"] = note
-        batch = self._take_batch(layout, noted)
+        if isinstance(arrays, Draft) and layout.size >= ZERO_COPY:
+            batch = _Batch(layout, 1, arrays.payload, [])
+        else:
+            batch = self._take_batch(layout, noted)
+            begin = len(batch.items) * layout.size
+            fill(layout, leaves, batch.payload[begin : begin + layout.size])
         batch.noted += noted
-        begin = len(batch.items) * layout.size
-        fill(layout, leaves, batch.payload[begin : begin + layout.size])
         batch.items.append(fields)
         with self._lock:
             self._batches.append(batch)

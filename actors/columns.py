@@ -18,11 +18,6 @@ from broker.arrays import Draft, draft
 Array = np.ndarray[Any, Any]
 
 
-def key_of(leaf: str) -> str:
-    """The name of a leaf of the observations in a fragment."""
-    return f"observations/{leaf}" if leaf else "observations"
-
-
 class Columns:
     """Buffers [T(+1), B, ...] of the agents that follow one policy."""
 
@@ -34,9 +29,9 @@ class Columns:
         self.t = 0
         width = len(agents) * count
         self._slices = {agent: slice(i * count, (i + 1) * count) for i, agent in enumerate(agents)}
-        self._leaves = tuple(leaf.name for leaf in observation.leaves)
+        self._keys = keys = observation.keys
         self._forms: dict[str, tuple[tuple[int, ...], str]] = {
-            **{key_of(leaf.name): ((steps + 1, width, *leaf.shape), leaf.dtype) for leaf in observation.leaves},
+            **{keys[leaf.name]: ((steps + 1, width, *leaf.shape), leaf.dtype) for leaf in observation.leaves},
             "actions": ((steps, width, *action.shape), action.dtype),
             "log_probabilities": ((steps, width), "float32"),
             "rewards": ((steps, width), "float32"),
@@ -96,7 +91,7 @@ class Columns:
         """A fresh draft: every row of it will be written before it leaves."""
         self._draft = draft(self._forms)
         self._rows = self._draft.arrays
-        self._observations = {leaf: self._rows[key_of(leaf)] for leaf in self._leaves}
+        self._observations = {leaf: self._rows[key] for leaf, key in self._keys.items()}
         self._masks = self._rows.get("masks")
         if self._masks is not None:
             self._masks[...] = True

@@ -10,7 +10,7 @@ import time
 import zlib
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 
@@ -74,6 +74,9 @@ class PolicySpoke(Spoke):
         self._window = SendWindow(window)
         self._batches: deque[_Batch] = deque()
         self._waiting = 0
+        self._made = 0
+        self._losses: list[tuple[int, int]] = []
+        """Of the fragments made (1, 2, 3 ...): (after, through) that a hub which is gone never settled."""
         self._room = 1
         self._known: frozenset[str] = frozenset()
         self._newest: Versioned | None = None
@@ -139,8 +142,21 @@ class PolicySpoke(Spoke):
         with self._lock:
             self._batches.append(batch)
             self._waiting += 1
+            self._made += 1
         self._reactor.wake()
         return True
+
+    @property
+    def made(self) -> int:
+        """Fragments taken by `send_fragment`: the number of the newest, for `fate`."""
+        return self._made
+
+    def fate(self, fragment: int) -> Literal["pending", "settled", "lost"]:
+        """What became of the n-th fragment: lost if it was under way to a hub that is gone."""
+        with self._lock:
+            if any(after < fragment <= through for after, through in self._losses):
+                return "lost"
+            return "settled" if fragment <= self._made - self._waiting - self._window.unsettled else "pending"
 
     def _take_batch(self, layout: Layout, noted: int) -> _Batch:
         """The last batch, if it still waits and has room (nobody else holds it then), or a new one.
@@ -192,7 +208,10 @@ class PolicySpoke(Spoke):
         return self._window.sequence
 
     def _on_new_hub(self, incarnation: str) -> None:
-        self.dropped += self._window.on_hub(incarnation)
+        lost = self._window.on_hub(incarnation)
+        if lost:
+            self.dropped += lost
+            self._losses.append((self._made - self._waiting - lost, self._made - self._waiting))
         self._known = frozenset()
 
     def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:

@@ -128,9 +128,10 @@ class TrackerSpoke(Spoke):
         self, policy: str, version: tuple[int, int], content: bytes, score: float | None = None
     ) -> int:
         """Offer a checkpoint; it replaces an unfinished one. Returns the offer's number."""
+        upload = Upload(self._offers + 1, content, time.monotonic())  # hashes it all: not under the lock
         with self._lock:
             self._offers += 1
-            self._upload = Upload(self._offers, content, time.monotonic())
+            self._upload = upload
             self._offer_message = m.CheckpointOffer(
                 offer=self._offers,
                 policy=policy,

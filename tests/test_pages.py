@@ -78,7 +78,7 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     for path in re.findall(rf"`((?:{ROOMS})/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert (page.parent / link).exists() or link.endswith("benchmarks.md"), link
+        assert (page.parent / link).exists(), link
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

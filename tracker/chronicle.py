@@ -56,6 +56,12 @@ def _resumed(body: Any) -> str:
     return f"{body['policy']} begins life {body['life']} {start}{lost}"
 
 
+def _evict(body: Any) -> str | None:
+    if "life" in body:
+        return None  # there may be many, and `resumed` says why
+    return f"task {body['task']} was given up: {body['reason']}"
+
+
 def _phase(body: Any) -> str:
     return f"run {body['phase']}" + (f": {body['reason']}" if body["reason"] else "")
 
@@ -73,7 +79,7 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "checkpoint": _checkpoint,
     "checkpoint_skipped": lambda body: f"checkpoint {body['file']} was skipped: {body['reason']}",
     "liveness": _liveness,
-    "evict": lambda body: f"task {body['task']} was given up: {body['reason']}",
+    "evict": _evict,
     "quarantine": lambda body: f"{body['count']} messages of {body['source']} were not believed: {body['reason']}",
     "refused": lambda body: f"a {body['kind']} fact was refused: {body['reason']}",
 }

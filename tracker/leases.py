@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from broker import messages as m
+
 ATTEMPTS = 5
 """Leases of one task that may end without an outcome before it is given up: a task that kills its actors ends too."""
 
@@ -50,6 +52,12 @@ class Answer(NamedTuple):
     request: int
     deadline: int
     tasks: tuple[tuple[str, str, str], ...]
+
+    def message(self, now: int) -> m.Assignment:
+        """As it is sent at `now` (wall clock, ns)."""
+        seconds = max(0.0, (self.deadline - now) / 1e9) if self.tasks else 0.0
+        tasks = tuple(m.LeasedTask(task=name, policy=policy, body=body) for name, policy, body in self.tasks)
+        return m.Assignment(incarnation=self.incarnation, request=self.request, seconds=seconds, tasks=tasks)
 
 
 @dataclass(slots=True)

@@ -13,11 +13,12 @@ from typing import Any
 
 from tracker.checkpoints import FOLDER
 from tracker.core import standard_folds
-from tracker.document import finite, policy_counts, task_counts
+from tracker.document import policy_counts, task_counts
 from tracker.epochs import Epochs
 from tracker.ledger import LEDGER, LedgerReader
 from tracker.lock import is_held
 from tracker.standings import Standings
+from tracker.tallies import finite
 from tracker.tasks import Tasks
 
 SUMMARY = "summary.json"

@@ -37,7 +37,7 @@ class Climb:
         self.best: dict[str, Any] = {"angle": 5.0, "score": 0.0}
         self.scored: list[dict[str, Any]] = []
         self.minted = 0  # a task's name is used once
-        self.open = 0
+        self.open: set[str] = set()
 
     def mint(self) -> Sequence[Task]:
         """A handful of candidates around the best one, as soon as an update has taken those before them."""
@@ -46,18 +46,20 @@ class Climb:
         angles = np.clip(self.random.normal(self.best["angle"], 5.0, self.candidates), 0.0, 90.0).tolist()
         tasks = [Task(f"angle-{self.minted + i}", {"angle": angle}) for i, angle in enumerate(angles)]
         self.minted += len(tasks)
-        self.open = len(tasks)
+        self.open = {task.task for task in tasks}
         return tasks
 
     def accept(self, fragment: Fragment) -> None:
         """One scored candidate."""
+        if fragment.task not in self.open:  # a runner was lost after it had sent this, and another did it again
+            return
+        self.open.discard(fragment.task)
         note = fragment.note or {}
         self.scored.append({"angle": float(note["angle"]), "score": float(fragment.arrays["score"][0])})
-        self.open -= 1
 
     def ready(self) -> bool:
         """Whether all candidates are scored."""
-        return self.open == 0 and bool(self.scored)
+        return not self.open and bool(self.scored)
 
     def update(self) -> Mapping[str, float]:
         """Keep the best."""

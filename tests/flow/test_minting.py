@@ -32,7 +32,7 @@ class Guess:
 
 
     def __init__(self, context):
-        self.at, self.round, self.seen, self.open = 0.0, 0, [], False
+        self.at, self.round, self.seen, self.open = 0.0, 0, {}, False
 
     def mint(self):
         if self.open:
@@ -41,15 +41,16 @@ class Guess:
         return [Task(f"{self.round}.{step}", {"guess": self.at + step}) for step in range(-2, 3)]
 
     def accept(self, fragment):
-        self.seen.append((float(fragment.arrays["score"][0]), fragment.note["guess"]))
+        if fragment.task.startswith(f"{self.round}."):  # one that comes twice, or too late, changes nothing
+            self.seen[fragment.task] = (float(fragment.arrays["score"][0]), fragment.note["guess"])
 
     def ready(self):
         return len(self.seen) >= 5
 
     async def update(self):
         await asyncio.sleep(0.01)
-        score, self.at = max(self.seen)
-        self.seen, self.open, self.round = [], False, self.round + 1
+        score, self.at = max(self.seen.values())
+        self.seen, self.open, self.round = {}, False, self.round + 1
         return {"score": score}
 
     def parameters(self):

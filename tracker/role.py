@@ -20,7 +20,7 @@ from broker.hub import Hub
 from broker.hubstate import Delivery, FactsArrived, Said
 from broker.liveness import Event
 from broker.names import ALL
-from broker.reactor import Reactor
+from broker.reactor import Reactor, until
 from broker.station import Spec
 from tracker.checkpoints import FOLDER, CheckpointStore
 from tracker.core import Core, Joined, Now, Restoring, Settings, standard_folds
@@ -125,7 +125,8 @@ class TrackerRole:
                 self._receive(delivery, now)
             if self._ending.is_set() and not self._gone:
                 self._gone = True
-                gone = os.getppid() != self._parent
+                # The lifeline is cut a moment before the kernel gives us to another parent.
+                gone = until(lambda: os.getppid() != self._parent, 0.25)
                 self._core.close("the launcher is gone" if gone else "the tracker was told to end (SIGTERM)", now)
             self._commit(now)
             if self._display.show(now, self._ledger.last_position):

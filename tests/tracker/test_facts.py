@@ -131,6 +131,14 @@ def test_what_would_poison_the_run_is_unfit(kind: str, body: Any, where: str) ->
         decode(kind, text(body))
 
 
+def test_a_limit_that_is_no_number_of_use_is_none() -> None:
+    stop = {"seconds": 10**400, "env_steps": 50, "return": float("inf")}
+    (fact,) = b.facts(("launcher", "run", b.run()))
+    fold = standard_folds().folds["standings"]
+    fold.apply(fact._replace(body=decode("run", text({**b.run(stop=stop), "config": {"stop": stop, "deep": [stop]}}))))
+    assert json.loads(json.dumps(fold.snapshot(), allow_nan=False))["stop"] == {"env_steps": 50.0}
+
+
 def test_more_may_be_there() -> None:
     assert decode("quarantine", text(b.quarantine()))["size"] == 7
     refusal = {"policy": "p", "from": "actor-0", "reason": "ValueError: no", "steps": 4}

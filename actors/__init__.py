@@ -1,0 +1,1 @@
+"""Actors: rollouts of environments and of tasks, and the policies that act in them."""

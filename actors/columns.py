@@ -13,13 +13,9 @@ import numpy as np
 
 from actors.environments.vector import Observations, Step, VectorEnvironment
 from actors.spaces import ActionSpec, ObservationSpec
+from broker.arrays import Draft, draft
 
 Array = np.ndarray[Any, Any]
-
-
-def key_of(leaf: str) -> str:
-    """The name of a leaf of the observations in a fragment."""
-    return f"observations/{leaf}" if leaf else "observations"
 
 
 class Columns:
@@ -33,18 +29,19 @@ class Columns:
         self.t = 0
         width = len(agents) * count
         self._slices = {agent: slice(i * count, (i + 1) * count) for i, agent in enumerate(agents)}
-        self._observations: dict[str, Array] = {
-            leaf.name: np.zeros((steps + 1, width, *leaf.shape), leaf.dtype) for leaf in observation.leaves
+        self._keys = keys = observation.keys
+        self._forms: dict[str, tuple[tuple[int, ...], str]] = {
+            **{keys[leaf.name]: ((steps + 1, width, *leaf.shape), leaf.dtype) for leaf in observation.leaves},
+            "actions": ((steps, width, *action.shape), action.dtype),
+            "log_probabilities": ((steps, width), "float32"),
+            "rewards": ((steps, width), "float32"),
+            "terminated": ((steps, width), "bool"),
+            "truncated": ((steps, width), "bool"),
+            "valid": ((steps, width), "bool"),
         }
-        self._masks = np.ones((steps + 1, width, action.mask_size), bool) if action.masked else None
-        self._rows: dict[str, Array] = {
-            "actions": np.zeros((steps, width, *action.shape), action.dtype),
-            "log_probabilities": np.zeros((steps, width), np.float32),
-            "rewards": np.zeros((steps, width), np.float32),
-            "terminated": np.zeros((steps, width), bool),
-            "truncated": np.zeros((steps, width), bool),
-            "valid": np.zeros((steps, width), bool),
-        }
+        if action.masked:
+            self._forms["masks"] = ((steps + 1, width, action.mask_size), "bool")
+        self._begin()
 
     def observe(self, environment: VectorEnvironment) -> None:
         """Row 0 from the environment's current observations."""
@@ -78,20 +75,26 @@ class Columns:
         self._observe(step.observations, step.masks, self.t)
         return self.t == self.steps
 
-    def fragment(self) -> tuple[dict[str, Array], int]:
-        """The full fragment (views, to be copied at once) and its agent steps."""
-        arrays = {key_of(leaf): array for leaf, array in self._observations.items()} | self._rows
-        if self._masks is not None:
-            arrays["masks"] = self._masks
-        return arrays, int(np.count_nonzero(self._rows["valid"]))
-
-    def restart(self) -> None:
-        """Begin the next fragment where this one ended."""
-        for array in self._observations.values():
-            array[0] = array[self.t]
-        if self._masks is not None:
-            self._masks[0] = self._masks[self.t]
+    def fragment(self) -> tuple[Draft, int]:
+        """The full fragment and its agent steps; it is the receiver's now, and the next one begins where it ended."""
+        full, observations, masks = self._draft, self._observations, self._masks
+        steps = int(np.count_nonzero(self._rows["valid"]))
+        self._begin()
+        for leaf, array in observations.items():
+            self._observations[leaf][0] = array[self.t]
+        if masks is not None and self._masks is not None:
+            self._masks[0] = masks[self.t]
         self.t = 0
+        return full, steps
+
+    def _begin(self) -> None:
+        """A fresh draft: every row of it will be written before it leaves."""
+        self._draft = draft(self._forms)
+        self._rows = self._draft.arrays
+        self._observations = {leaf: self._rows[key] for leaf, key in self._keys.items()}
+        self._masks = self._rows.get("masks")
+        if self._masks is not None:
+            self._masks[...] = True
 
     def _observe(self, observations: Observations, masks: Mapping[str, Array | None], t: int) -> None:
         for agent, where in self._slices.items():

@@ -71,7 +71,7 @@ class EnvironmentLoop:
                 acting.columns.observe(self.environment)
             self._play()
         except EnvironmentFailed as failure:
-            station.tracker.fact(
+            station.fact(
                 "environment_error",
                 {
                     "traceback": failure.traceback[-20_000:],
@@ -104,7 +104,7 @@ class EnvironmentLoop:
                 full = acting.columns.step(step)
                 acting.steps += int(sum(np.count_nonzero(step.valid[agent]) for agent in acting.columns.agents))
             for episode in step.episodes:
-                station.tracker.fact(
+                station.fact(
                     "episode",
                     {
                         "length": episode.length,
@@ -147,17 +147,16 @@ class EnvironmentLoop:
 
     def _send(self) -> None:
         for acting in self.acting:
-            arrays, steps = acting.columns.fragment()
+            fragment, steps = acting.columns.fragment()
             version, crc = acting.began
-            acting.spoke.send_fragment(arrays, version=version, crc=crc, steps=steps)
-            acting.columns.restart()
+            acting.spoke.send_fragment(fragment, version=version, crc=crc, steps=steps)
 
     def _progress(self) -> None:
         now = time.monotonic()
         seconds, self._progress_at = now - self._progress_at, now
         dropped = {acting.name: acting.spoke.take_dropped() for acting in self.acting}
         if self.env_steps or any(dropped.values()):
-            self.station.tracker.fact(
+            self.station.fact(
                 "progress",
                 {
                     "env_steps": self.env_steps,

@@ -57,6 +57,11 @@ class ObservationSpec:
         """Whether it is one array, and not a Dict or Tuple of them."""
         return len(self.leaves) == 1 and self.leaves[0].name == ""
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """Leaf name → the name of its array in a fragment."""
+        return {leaf.name: f"observations/{leaf.name}" if leaf.name else "observations" for leaf in self.leaves}
+
     def encode(self, observation: Any) -> dict[str, np.ndarray]:
         """One observation as the environment gave it, as {leaf: array of its shape and dtype}; a mask is left out."""
         if isinstance(observation, Mapping) and set(observation) == MASKED:

@@ -1,8 +1,8 @@
 """The loop of an actor that rolls out leased tasks, many at once where the rollout is a coroutine.
 
 Invariants: a task is asked for only when there is room to begin it; a request that is not answered is repeated with its
-own number, so that an answer lost on the way leases nothing twice; fragments leave before the outcome that closes the
-task, and an exception is a fact.
+own number, so that an answer lost on the way leases nothing twice; the outcome that closes a task is said only after
+the its fragments left the learner's queue (so a fragment may come twice), and an exception is a fact.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from broker.policy_spoke import PolicySpoke
 from broker.station import Station
 
 REPEAT_AFTER = 1.0
+MAX_ASKED = 1024
+"""Most tasks of one request."""
 IDLE = 0.1
 
 
@@ -53,6 +55,17 @@ class TaskLoop:
             loop.call_soon_threadsafe(news.set)
 
         station.tracker.on_news = wake
+        try:
+            await self._serve(news)
+        finally:
+            station.tracker.on_news = previous  # before this loop closes: the reactor must not call into a closed one
+            for running in list(self._running):
+                running.cancel()
+            if self._running:
+                await asyncio.wait(self._running, timeout=1.0)
+
+    async def _serve(self, news: asyncio.Event) -> None:
+        station = self.station
         for spoke in self.spokes.values():
             if not station.wait_for(spoke.hub_name, "its first version", partial(spoke.wait_for_version, 0.05)):
                 return
@@ -68,10 +81,6 @@ class TaskLoop:
             for left in pending - self._running:
                 left.cancel()
             news.clear()
-        station.tracker.on_news = previous
-        for running in list(self._running):
-            running.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
 
     def _ask(self) -> None:
         room = self.concurrency - len(self._running)
@@ -82,6 +91,7 @@ class TaskLoop:
                 self.station.tracker.repeat_request(number, count)
                 self._request = (number, count, now)
         elif room > 0 and now >= self._idle_until:
+            room = min(room, MAX_ASKED)
             self._request = (self.station.tracker.request_tasks(room), room, now)
 
     def _begin(self, assignment: m.Assignment) -> None:
@@ -101,40 +111,57 @@ class TaskLoop:
             self._running.add(running)
             running.add_done_callback(self._running.discard)
 
+    async def _taken(self, sendings: list[tuple[PolicySpoke, int]]) -> bool:
+        """Wait until the learners have taken these fragments; False if one was lost, or the run is ending."""
+        for spoke, fragment in sendings:
+            while (fate := spoke.fate(fragment)) == "pending":
+                if self.station.stopping:
+                    return False
+                await asyncio.sleep(0.002)
+            if fate == "lost":
+                return False
+        return True
+
     async def _roll_out(self, task: LeasedTask) -> None:
-        parameters = {
-            name: Parameters(newest.version, newest.tree)
-            for name, spoke in self.spokes.items()
-            if (newest := spoke.newest()) is not None
-        }
-        crcs = {name: newest.crc for name, spoke in self.spokes.items() if (newest := spoke.newest()) is not None}
-        tracker = self.station.tracker
+        station = self.station
+        held = {name: newest for name, spoke in self.spokes.items() if (newest := spoke.newest()) is not None}
+        parameters = {name: Parameters(newest.version, newest.tree) for name, newest in held.items()}
+        sendings: list[tuple[PolicySpoke, int]] = []
         try:
             result = self.rollout.run(task, parameters)
             outcome: Outcome = await result if inspect.isawaitable(result) else result
             for piece in outcome.pieces:
                 spoke = self.spokes[piece.policy]
-                while not spoke.open_for_more and not self.station.stopping:
+                since = time.monotonic()
+                while not spoke.open_for_more and not station.stopping:
+                    station.waits.setdefault(spoke.hub_name, ("credit", since))
                     await asyncio.sleep(0.005)
-                acted = parameters[piece.policy].version
+                station.waits.pop(spoke.hub_name, None)
+                acted = held[piece.policy]
                 sent = spoke.send_fragment(
                     dict(piece.arrays),
-                    version=acted,
-                    crc=crcs[piece.policy],
+                    version=acted.version,
+                    crc=acted.crc,
                     steps=piece.steps,
                     task=task.task,
                     note=piece.note,
                 )
                 if not sent:
                     return  # the run is ending; the lease returns the task
+                sendings.append((spoke, spoke.made))
             for kind, body in outcome.facts:
-                tracker.fact(kind, body)
+                station.fact(kind, body)
+            score = None if outcome.score is None else float(outcome.score)
+            if not await self._taken(sendings):
+                lost = "its fragment was under way to a learner that is gone"
+                station.fact("rollout_error", {"task": task.task, "traceback": lost, "permanent": False})
+                return
         except asyncio.CancelledError:
             raise
         except Exception:
-            tracker.fact(
+            station.fact(
                 "rollout_error", {"task": task.task, "traceback": traceback.format_exc()[-20_000:], "permanent": False}
             )
             return
         self.done += 1
-        tracker.fact("outcome", {"task": task.task, "score": outcome.score, "policy": task.policy})
+        station.fact("outcome", {"task": task.task, "score": score, "policy": task.policy})

@@ -147,7 +147,9 @@ def audit(directory: Path, said: dict[str, dict[str, Any]]) -> dict[str, Any]:
         folded = ledger.snapshots()["standings"][1]["state"]["episodes"]
     for source, sequence in last.items():
         if sequence != said[source]["said"]:
-            raise RuntimeError(f"{source} has {sequence} facts in the ledger and had {said[source]['said']} acknowledged")
+            raise RuntimeError(
+                f"{source} has {sequence} facts in the ledger and had {said[source]['said']} acknowledged"
+            )
     stored = sum(last.values())
     if folded != stored:
         raise RuntimeError(f"{folded} of {stored} facts were folded")
@@ -161,7 +163,10 @@ def main(*, rounds: int, seconds: float) -> dict[str, Any]:
     for _ in range(rounds):
         found = trial(seconds)
         trials.append(found)
-        print(f"{found['facts_per_s']:>10,.0f}/s durable, acknowledged, folded; {found['stored']:,} in the ledger: ", end="")
+        print(
+            f"{found['facts_per_s']:>10,.0f}/s durable, acknowledged, folded; {found['stored']:,} in the ledger: ",
+            end="",
+        )
         print("none lost, none twice, in order", flush=True)
     median = statistics.median(found["facts_per_s"] for found in trials)
     print(f"{median:>10,.0f}/s median")

@@ -1,6 +1,7 @@
 """`spread`, three learners, beside the stepping of its environment alone and beside one process of independent PPO.
 
-    stepping      two processes that step mpe2.simple_spread_v3 with random actions and do nothing else
+    stepping      two processes that step mpe2.simple_spread_v3 with random actions and do nothing else; also as an
+                  actor steps it (`actors.environments.load`), which may leave out what the package's own form does
     headrace      `headrace run spread`: agent steps/s once it is under way, staleness, proportional memory of all its
                   processes; then `headrace evaluate`, sampled and greedy
     independent   `python -m bench.independent_ppo`: the same settings in one process, without Headrace
@@ -30,10 +31,11 @@ SLACK = 120.0
 Trial = dict[str, Any]
 
 
-def stepping(seconds: float) -> float:
-    """Agent steps/s of two processes that only step."""
+def stepping(seconds: float, *, ours: bool = False) -> float:
+    """Agent steps/s of two processes that only step: the package's own form, or as our actors have it."""
     with Children() as children:
-        started = [children.start("bench.spread", seed=seed, seconds=seconds) for seed in range(PROCESSES)]
+        asked = {"seconds": seconds, "ours": ours}
+        started = [children.start("bench.spread", seed=seed, **asked) for seed in range(PROCESSES)]
         for process in started:
             assert process.stdout is not None
             process.stdout.readline()  # it is ready
@@ -44,11 +46,16 @@ def stepping(seconds: float) -> float:
         return sum(float(result(process, seconds + SLACK)) for process in started)
 
 
-def step_alone(seed: int, seconds: float) -> None:
+def step_alone(seed: int, seconds: float, *, ours: bool) -> None:
     """In a process of its own: as many steps as there are in the time; prints agent steps/s."""
     from mpe2 import simple_spread_v3
 
     environment = simple_spread_v3.parallel_env(N=3, max_cycles=25)
+    if ours:
+        from actors.environments.load import builder
+        from actors.environments.settings import EnvironmentSettings
+
+        environment = builder(EnvironmentSettings(id="mpe2:simple_spread_v3", settings={"max_cycles": 25}))()
     environment.reset(seed=seed)
     agents = list(environment.possible_agents)
     draw = random.Random(seed)
@@ -135,16 +142,22 @@ def command(arguments: Sequence[str]) -> None:
             theirs.append(trial)
             print(f"seed {seed}  independent: {_line(trial)}", flush=True)
     alone.append(stepping(alone_for))
-    print(f"stepping alone, after: {alone[1]:,.0f} agent steps/s\n")
+    as_ours = stepping(alone_for, ours=True)
+    print(f"stepping alone, after: {alone[1]:,.0f} agent steps/s, as an actor steps it: {as_ours:,.0f}\n")
     limit = max(alone)
     head = ("(medians)", "agent steps/s", "of stepping", "sampled", "greedy", "stale median", "p95", "memory MiB")
-    rows: list[list[Any]] = [["stepping, 2 processes", limit, 1.0, *[""] * 5]]
+    rows: list[list[Any]] = [
+        ["stepping, 2 processes", limit, 1.0, *[""] * 5],
+        ["stepping, as an actor does", as_ours, as_ours / limit, *[""] * 5],
+    ]
     rows += [_row(name, given, limit) for name, given in (("headrace", ours), ("independent", theirs)) if given]
     print(runs.table(head, rows))
     if theirs:
         ratio = _median(ours, "agent_steps_per_second") / _median(theirs, "agent_steps_per_second")
         print(f"headrace / independent: {ratio:.2f} times its agent steps/s")
-    runs.finish({**found, "stepping": alone, "headrace": ours, "independent": theirs}, asked.json)
+    runs.finish(
+        {**found, "stepping": alone, "stepping_as_actors": as_ours, "headrace": ours, "independent": theirs}, asked.json
+    )
 
 
 def _line(trial: Trial) -> str:
@@ -167,4 +180,4 @@ def _row(name: str, trials: Sequence[Trial], limit: float) -> list[Any]:
 
 if __name__ == "__main__":
     told = options()
-    step_alone(told["seed"], told["seconds"])
+    step_alone(told["seed"], told["seconds"], ours=told["ours"])

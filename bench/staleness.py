@@ -22,7 +22,8 @@ from typing import Any
 from bench import runs
 from bench.children import ROOT
 
-SLEEP = 0.3
+SLEEP = 1.0
+"""Seconds added to an update: about twice what actors need for a batch, so that learners are waited for."""
 STOPPED = "learner-agent_0"
 NOTICED = 3.0
 """Seconds after which a silent learner is suspect, and is not waited for any more (with a margin)."""

@@ -1,8 +1,13 @@
 """Experience, two producer processes to one hub process, beside raw pyzmq with the same bytes.
 
-    headrace   PolicySpoke.send_fragment with credit → Hub.take and settle: every check is on
+    headrace   PolicySpoke.send_fragment of a Draft with credit → Hub.take and settle: every check is on
     raw        PUSH → PULL: one header that was encoded before, one payload, `send(SNDMORE)` then `send`, which never
                changes and is not copied from 64 KiB on; high-water marks bound the bytes under way to about the same
+    copied     headrace, but arrays are given, which are copied to a fresh buffer
+    fresh      raw, but each payload is first copied to a fresh buffer, as whoever fills his arrays again must do
+
+The first two send one payload again and again, and the last two make a fresh one for each fragment: `ratio` compares
+the first pair.
 
 Invariant: both sides run in the same environment (the launcher's `MALLOC_*`), the same processes and the same window of
 time, in turns (A B A B …), and ratios are taken pair by pair. `window` bytes are under way at most for each producer.
@@ -21,7 +26,7 @@ import numpy as np
 import zmq
 
 from bench.children import Children, options, result
-from broker.arrays import pack
+from broker.arrays import draft, pack
 from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.names import new_incarnation
@@ -31,6 +36,7 @@ from broker.wire import Codec, Identity
 
 SIZES = (16 * 1024, 256 * 1024, 4 * 1024 * 1024)
 PRODUCERS = 2
+SIDES = ("headrace", "raw", "copied", "fresh")
 TOKEN = "5" * 32
 WARM = 0.4
 ZERO_COPY = 65_536
@@ -38,10 +44,6 @@ ZERO_COPY = 65_536
 
 def window_of(size: int) -> int:
     """Fragments under way for each producer: 8 MiB of them, at least 4, at most 256."""
-    import os
-
-    if "BENCH_WINDOW" in os.environ:
-        return int(os.environ["BENCH_WINDOW"])
     return max(4, min(256, 8 * 1024 * 1024 // size))
 
 
@@ -64,19 +66,24 @@ def fragment_of(size: int) -> dict[str, np.ndarray[Any, Any]]:
 # --- producers ---------------------------------------------------------------------------------------------------
 
 
-def produce_headrace(address: str, name: str, size: int) -> None:
+def produce_headrace(address: str, name: str, size: int, *, copied: bool) -> None:
     """Send fragments as fast as there is credit, until the end."""
     reactor = Reactor()
     identity = Identity(TOKEN, name, new_incarnation())
     spoke = PolicySpoke(reactor, identity, "learner-bench", address, window=window_of(size), policy="bench")
-    arrays = fragment_of(size)
+    arrays: Any = fragment_of(size)
+    if not copied:
+        made = draft({key: (array.shape, array.dtype) for key, array in arrays.items()})
+        for key, array in arrays.items():
+            made.arrays[key][...] = array
+        arrays = made  # its bytes never change, so that it may be sent again
     while spoke.phase != "stopping" and reactor.failure is None:
         if spoke.wait_for_credit(0.25):
             spoke.send_fragment(arrays, version=(1, 1), crc=7, steps=256)
 
 
-def produce_raw(address: str, name: str, size: int) -> None:
-    """Send the same bytes, until the end."""
+def produce_raw(address: str, name: str, size: int, *, fresh: bool) -> None:
+    """Send the same bytes, until the end; each time from the same buffer, or from a fresh one."""
     layout, payload = pack(fragment_of(size))
     item = {"sequence": 1, "version": (1, 1), "crc": 7, "steps": 256}
     fields = {"hub": new_incarnation(), "layout": layout.digest, "items": [item]}
@@ -87,7 +94,7 @@ def produce_raw(address: str, name: str, size: int) -> None:
     copy = size < ZERO_COPY
     while True:
         push.send(header, zmq.SNDMORE)
-        push.send(payload, copy=copy)
+        push.send(np.array(payload) if fresh else payload, copy=copy)
 
 
 # --- consumers ---------------------------------------------------------------------------------------------------
@@ -148,7 +155,7 @@ def learner() -> Callable[[], None]:
     return update
 
 
-def consume_headrace(address: str, seconds: float, update: Callable[[], None] | None) -> None:
+def consume_headrace(address: str, size: int, seconds: float, update: Callable[[], None] | None) -> None:
     """The hub's process: take and settle; between updates, if there are any."""
     reactor = Reactor()
     hub = Hub(reactor, Identity(TOKEN, "learner-bench", new_incarnation()), address)
@@ -161,7 +168,7 @@ def consume_headrace(address: str, seconds: float, update: Callable[[], None] | 
         newest: dict[tuple[str, str], int] = {}
         for delivery in hub.take(0.0 if update is not None else 0.25):
             if isinstance(delivery, Arrived):
-                meter.count(delivery.source, sum(array.nbytes for array in delivery.arrays.values()))
+                meter.count(delivery.source, size)
                 newest[delivery.source, delivery.incarnation] = delivery.sequence
         for (source, incarnation), sequence in newest.items():
             hub.settle(source, incarnation, sequence)
@@ -217,7 +224,8 @@ def trial(side: str, size: int, seconds: float, *, learning: bool) -> dict[str, 
     with Children() as children:
         address = f"ipc://{children.folder}/hub"
         asked = {"address": address, "size": size, "seconds": seconds, "learning": learning}
-        consumer = children.start("bench.stream", part=f"consume_{side}", **asked)
+        receiver = "headrace" if side in ("headrace", "copied") else "raw"
+        consumer = children.start("bench.stream", part=f"consume_{receiver}", **asked)
         assert consumer.stdout is not None
         consumer.stdout.readline()
         for index in range(PRODUCERS):
@@ -230,25 +238,18 @@ def measure(sizes: tuple[int, ...], rounds: int, seconds: float, *, learning: bo
     """Rows of the table, by size."""
     rows = []
     for size in sizes:
-        ours, raw = [], []
+        found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for turn in range(rounds):
-            sides = ("headrace", "raw") if turn % 2 == 0 else ("raw", "headrace")
-            pair = {side: trial(side, size, seconds, learning=learning) for side in sides}
-            ours.append(pair["headrace"])
-            raw.append(pair["raw"])
-        ratios = [a["mb_per_s"] / b["mb_per_s"] for a, b in zip(ours, raw, strict=True)]
-        row: dict[str, Any] = {
-            "size": size,
-            "window": window_of(size),
-            "learning": learning,
-            "headrace_mb_per_s": statistics.median(a["mb_per_s"] for a in ours),
-            "raw_mb_per_s": statistics.median(b["mb_per_s"] for b in raw),
-            "ratio": statistics.median(ratios),
-            "ratios": ratios,
-        }
+            for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
+                found[side].append(trial(side, size, seconds, learning=learning))
+        rates = {side: [one["mb_per_s"] for one in trials] for side, trials in found.items()}
+        ratios = [ours / raw for ours, raw in zip(rates["headrace"], rates["raw"], strict=True)]
+        row: dict[str, Any] = {"size": size, "window": window_of(size), "learning": learning}
+        row |= {f"{side}_mb_per_s": statistics.median(rates[side]) for side in SIDES}
+        row |= {"ratio": statistics.median(ratios), "ratios": ratios}
         if learning:
-            row["headrace_updates_per_s"] = statistics.median(a["updates_per_s"] for a in ours)
-            row["raw_updates_per_s"] = statistics.median(b["updates_per_s"] for b in raw)
+            for side in SIDES:
+                row[f"{side}_updates_per_s"] = statistics.median(one["updates_per_s"] for one in found[side])
         rows.append(row)
         print(format_row(row), flush=True)
     return rows
@@ -260,6 +261,7 @@ def format_row(row: dict[str, Any]) -> str:
     name = f"{size // 1024} KiB" if size < 2**20 else f"{size // 2**20} MiB"
     pairs = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
     text = f"{name:>8} {row['window']:>7} {row['headrace_mb_per_s']:>10,.0f} {row['raw_mb_per_s']:>8,.0f}"
+    text += f" {row['copied_mb_per_s']:>8,.0f} {row['fresh_mb_per_s']:>8,.0f}"
     text += f" {row['ratio']:>7.2f}   {pairs}"
     if row["learning"]:
         text += f"   {row['headrace_updates_per_s']:,.0f} and {row['raw_updates_per_s']:,.0f} updates/s"
@@ -268,7 +270,9 @@ def format_row(row: dict[str, Any]) -> str:
 
 def main(*, rounds: int, seconds: float, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
     """Measure and print; the result for `--json`."""
-    head = f"{'size':>8} {'window':>7} {'headrace':>10} {'raw':>8} {'ratio':>7}   pair by pair"
+    head = (
+        f"{'size':>8} {'window':>7} {'headrace':>10} {'raw':>8} {'copied':>8} {'fresh':>8} {'ratio':>7}   pair by pair"
+    )
     print("stream, 2 processes to 1, MB/s (medians)\n" + head)
     plain = measure(sizes, rounds, seconds, learning=False)
     with Children() as children:
@@ -283,9 +287,11 @@ def child() -> None:
     asked = options()
     part = asked["part"]
     if part.startswith("produce"):
-        {"produce_headrace": produce_headrace, "produce_raw": produce_raw}[part](
-            asked["address"], asked["name"], asked["size"]
-        )
+        at = (asked["address"], asked["name"], asked["size"])
+        if part in ("produce_headrace", "produce_copied"):
+            produce_headrace(*at, copied=part == "produce_copied")
+        else:
+            produce_raw(*at, fresh=part == "produce_fresh")
         return
     if part == "alone":
         alone(asked["seconds"])
@@ -294,7 +300,7 @@ def child() -> None:
     if part == "consume_raw":
         consume_raw(asked["address"], asked["size"], asked["seconds"], update)
     else:
-        consume_headrace(asked["address"], asked["seconds"], update)
+        consume_headrace(asked["address"], asked["size"], asked["seconds"], update)
     sys.stdout.flush()
 
 

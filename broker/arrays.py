@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,6 +210,27 @@ def fill(layout: Layout, leaves: list[Leaf], buffer: memoryview) -> None:
 def fresh(size: int) -> memoryview:
     """A buffer of `size` bytes that nobody else holds; what it contains is undefined."""
     return memoryview(np.empty(size, np.uint8).data).cast("B")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A payload and the arrays in it: filled in place, sent without a copy, and never touched again by its maker."""
+
+    layout: Layout
+    payload: memoryview
+    arrays: dict[str, np.ndarray[Any, Any]]
+
+
+def draft(forms: Mapping[str, tuple[tuple[int, ...], np.dtype[Any] | str]]) -> Draft:
+    """A fresh draft with an array of each (shape, dtype) by name; what the arrays contain is undefined."""
+    empty = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, (shape, dtype) in forms.items()}
+    layout, _ = described(empty)
+    payload = fresh(layout.size)
+    arrays = {
+        name: np.ndarray(shape, dtype, payload, offset)
+        for name, (dtype, shape, offset, _) in zip(forms, layout.entries, strict=True)
+    }
+    return Draft(layout, payload, arrays)
 
 
 def pack(tree: Tree) -> tuple[Layout, memoryview]:

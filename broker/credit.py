@@ -98,9 +98,10 @@ class Settlement:
         self._settle_gone()
 
     def refuse(self, sequence: int) -> None:
-        """The newest to arrive cannot be used: it leaves at once, and what is queued before it stays queued."""
+        """The newest to arrive cannot be used: it leaves at once, as lost, and what is queued before it stays."""
         if self._queue and self._queue[-1] == sequence:
             self._queue.pop()
+            self.lost += 1
         self._gone_through = max(self._gone_through, sequence)
         self._settle_gone()
 

@@ -119,11 +119,6 @@ class Hub:
             self._inbox.clear()
         return taken
 
-    def interrupt(self) -> None:
-        """Have a waiting `take` return now."""
-        with self._lock:
-            self._news.notify_all()
-
     @property
     def queued(self) -> int:
         """Deliveries that the role has not taken."""

@@ -151,7 +151,9 @@ class HubState:
                 spoke.layouts.pop(next(iter(spoke.layouts)))
             spoke.layouts[message.layout] = layout
             self._changed.add(name)
-        known = spoke.layouts.get(message.layout)
+        known = spoke.layouts.pop(message.layout, None)
+        if known is not None:
+            spoke.layouts[message.layout] = known  # the newest used is the last to be forgotten
         trees = unpack_all(known, envelope.payload, len(message.items)) if known is not None else None
         settlement = spoke.settlement
         arrived: list[Delivery] = []

@@ -1,8 +1,8 @@
 """Who is alive: a pure fold of what was heard and when.
 
-States: alive → suspect (silent for `suspect_after`) → lost (silent for `lost_after`) → returned (heard again, which is
-alive for all that follows); `left` after a Farewell. Invariant: of one name only the newest incarnation counts, and an
-older one is never heard again.
+States: alive → suspect (silent for `suspect_after`) → lost (silent for `lost_after`); heard again in either, it has
+`returned` and is alive for all that follows; `left` after a Farewell. Invariants: the events tell the whole state; of
+one name only the newest incarnation counts, and an older one is never heard again.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Liveness:
             return []
         if peer.state == "left" and not hello:
             return []
-        was, peer.state = peer.state, "alive"
-        return [] if was == "suspect" else [Event(name, incarnation, "returned")]
+        peer.state = "alive"
+        return [Event(name, incarnation, "returned")]
 
     def holds(self, name: str, incarnation: str) -> bool:
         """Whether this incarnation is the one that holds the name."""

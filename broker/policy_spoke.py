@@ -10,14 +10,15 @@ import time
 import zlib
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 
 from broker import messages as m
-from broker.arrays import Layout, Tree, described, fill, fresh, read_layout, unpack
+from broker.arrays import Draft, Layout, Leaf, Tree, described, fill, fresh, read_layout, unpack
 from broker.credit import SendWindow
 from broker.errors import WireError
+from broker.hub import ZERO_COPY
 from broker.reactor import Reactor
 from broker.spoke import Spoke
 from broker.wire import Envelope, Identity, Payload
@@ -73,6 +74,9 @@ class PolicySpoke(Spoke):
         self._window = SendWindow(window)
         self._batches: deque[_Batch] = deque()
         self._waiting = 0
+        self._made = 0
+        self._losses: list[tuple[int, int]] = []
+        """Of the fragments made (1, 2, 3 ...): (after, through) that a hub which is gone never settled."""
         self._room = 1
         self._known: frozenset[str] = frozenset()
         self._newest: Versioned | None = None
@@ -99,7 +103,7 @@ class PolicySpoke(Spoke):
 
     def send_fragment(
         self,
-        arrays: dict[str, Any],
+        arrays: dict[str, Any] | Draft,
         *,
         version: tuple[int, int],
         crc: int,
@@ -107,7 +111,9 @@ class PolicySpoke(Spoke):
         task: str | None = None,
         note: dict[str, Any] | None = None,
     ) -> bool:
-        """Send a copy of the arrays as one fragment. False, and counted as dropped, if there is no credit for it.
+        """Send the arrays as one fragment: a copy, or a Draft as it is, whose maker must not touch it again.
+
+        False, and counted as dropped, if there is no credit for it.
 
         TypeError or ValueError for arrays or a note (at most 1 MiB, plain values by text keys) that cannot travel.
         """
@@ -115,22 +121,42 @@ class PolicySpoke(Spoke):
             self.dropped += 1
             return False
         noted = 0 if note is None else _packed_size(note)
-        layout, leaves = described(arrays)
+        leaves: list[Leaf]
+        if isinstance(arrays, Draft):
+            layout, leaves = arrays.layout, [*arrays.arrays.values()]
+        else:
+            layout, leaves = described(arrays)
         fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
         if task is not None:
             fields["task"] = task
         if note is not None:
             fields["note"] = note
-        batch = self._take_batch(layout, noted)
+        if isinstance(arrays, Draft) and layout.size >= ZERO_COPY:
+            batch = _Batch(layout, 1, arrays.payload, [])
+        else:
+            batch = self._take_batch(layout, noted)
+            begin = len(batch.items) * layout.size
+            fill(layout, leaves, batch.payload[begin : begin + layout.size])
         batch.noted += noted
-        begin = len(batch.items) * layout.size
-        fill(layout, leaves, batch.payload[begin : begin + layout.size])
         batch.items.append(fields)
         with self._lock:
             self._batches.append(batch)
             self._waiting += 1
+            self._made += 1
         self._reactor.wake()
         return True
+
+    @property
+    def made(self) -> int:
+        """Fragments taken by `send_fragment`: the number of the newest, for `fate`."""
+        return self._made
+
+    def fate(self, fragment: int) -> Literal["pending", "settled", "lost"]:
+        """What became of the n-th fragment: lost if it was under way to a hub that is gone."""
+        with self._lock:
+            if any(after < fragment <= through for after, through in self._losses):
+                return "lost"
+            return "settled" if fragment <= self._made - self._waiting - self._window.unsettled else "pending"
 
     def _take_batch(self, layout: Layout, noted: int) -> _Batch:
         """The last batch, if it still waits and has room (nobody else holds it then), or a new one.
@@ -182,7 +208,10 @@ class PolicySpoke(Spoke):
         return self._window.sequence
 
     def _on_new_hub(self, incarnation: str) -> None:
-        self.dropped += self._window.on_hub(incarnation)
+        lost = self._window.on_hub(incarnation)
+        if lost:
+            self.dropped += lost
+            self._losses.append((self._made - self._waiting - lost, self._made - self._waiting))
         self._known = frozenset()
 
     def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:

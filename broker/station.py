@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from broker import messages as m
-from broker.errors import RunError, Superseded
+from broker.errors import RunError, Superseded, Unreachable
 from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.tracker_spoke import TrackerSpoke
@@ -43,7 +43,7 @@ class Spec:
     policy: str | None = None
     attempt: int = 0
     launch: int = 1
-    """The n-th launch of this run directory."""
+    """When the launcher was started (ms since 1970): tells one launch of a run directory from another."""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Spec:
@@ -140,6 +140,22 @@ class Station:
         finally:
             self.waits.pop(whom, None)
         return True
+
+    def fact(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Say a fact. Waits, and says so, while 10,000 are not durable; Unreachable if it is told to end meanwhile."""
+        since = time.monotonic()
+        while True:
+            try:
+                self.tracker.fact(kind, body, timeout=0.25)
+            except Unreachable:
+                if self.ending.is_set():
+                    raise
+                self.waits.setdefault("tracker", ("room for facts", since))
+                self.report()
+            else:
+                if self.waits.get("tracker", ("", 0.0))[0] == "room for facts":
+                    del self.waits["tracker"]
+                return
 
     def report(self, *, now: bool = False) -> None:
         """Say what this role does, at most every half second."""

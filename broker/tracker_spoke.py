@@ -131,9 +131,10 @@ class TrackerSpoke(Spoke):
         self, policy: str, version: tuple[int, int], content: bytes, score: float | None = None
     ) -> int:
         """Offer a checkpoint; it replaces an unfinished one. Returns the offer's number."""
+        upload = Upload(self._offers + 1, content, time.monotonic())  # hashes it all: not under the lock
         with self._lock:
             self._offers += 1
-            self._upload = Upload(self._offers, content, time.monotonic())
+            self._upload = upload
             self._offer_message = m.CheckpointOffer(
                 offer=self._offers,
                 policy=policy,
@@ -186,6 +187,7 @@ class TrackerSpoke(Spoke):
                     break
                 if time.monotonic() > deadline:
                     raise Unreachable(f"the checkpoint of {policy} stopped coming after {index} chunks")
+                self.say(m.RestoreRequest(policy=policy))  # a tracker that came back must look for it first
         content = b"".join(parts)
         if len(content) != point.size:
             raise DamagedCheckpoint(f"{policy}: {len(content)} bytes came, {point.size} were promised")

@@ -25,7 +25,8 @@ REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 def contradictions(run: RunFile) -> list[tuple[str, str]]:
     """(path, what is wrong and how to mend it) of every contradiction."""
-    return [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *_numbers(run)]
+    wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *_curriculum(run)]
+    return [*wrong, *_numbers(run)]
 
 
 def policy_mistake(name: str) -> str | None:
@@ -96,6 +97,12 @@ def _policies(run: RunFile) -> list[tuple[str, str]]:
     if len(set(run.policies.names)) < len(run.policies.names):
         wrong.append(("policies.names", "names a policy twice"))
     return wrong
+
+
+def _curriculum(run: RunFile) -> list[tuple[str, str]]:
+    if run.curriculum is None:
+        return []
+    return [("curriculum", "actors cannot draw from a pool yet; leave the section out: tasks are played once")]
 
 
 def _numbers(run: RunFile) -> list[tuple[str, str]]:

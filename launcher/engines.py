@@ -230,8 +230,11 @@ class NurseryEngine(Engine):
         # Let go of orders that were never taken: nothing may be forked behind our back.
         self._unsent = b""
         gone = super().close(grace)
+        self._collect()
         if self._link is not None and self._process is not None:
             self._link.shutdown(socket.SHUT_WR)
+            if self.ready is None:
+                self._process.kill()  # it still imports, and would not look up for seconds; nobody was born of it yet
             deadline = time.monotonic() + grace + KILL_SECONDS
             while self._link is not None and time.monotonic() < deadline:
                 self._collect()

@@ -71,9 +71,13 @@ def status_line(document: dict[str, Any]) -> str:
     if reason := words.text(document.get("reason")):
         parts.append(reason)
     steps, rate = document.get("env_steps"), document.get("env_steps_per_second")
-    parts.append(f"env steps {words.count(steps)} ({words.rate(rate)})")
-    parts.append(f"agent steps {words.rate(document.get('agent_steps_per_second'))}")
-    parts.append(f"return {words.decimal(document.get('return_mean'))}")
+    tasks = words.mapping(document.get("tasks"))
+    if words.number(tasks.get("minted")):
+        parts.append(f"tasks {words.count(tasks.get('done'))} of {words.count(tasks.get('minted'))}")
+    if words.number(steps) or not words.number(tasks.get("minted")):
+        parts.append(f"env steps {words.count(steps)} ({words.rate(rate)})")
+        parts.append(f"agent steps {words.rate(document.get('agent_steps_per_second'))}")
+        parts.append(f"return {words.decimal(document.get('return_mean'))}")
     policies = words.mapping(document.get("policies"))
     for name, value in list(policies.items())[:MOST_POLICIES]:
         policy = words.mapping(value)

@@ -22,8 +22,7 @@ MOST_LOSSES = 8
 def render_summary(summary: dict[str, Any]) -> RenderableType:
     """How the run ended, what each policy learned, and what the ledger and the launcher counted."""
     parts: list[RenderableType] = [_verdict(summary)]
-    if counts := _counts(summary):
-        parts.append(counts)
+    parts.append(_counts(summary))
     policies = words.mapping(summary.get("policies"))
     if policies:
         note = "returns: means of the first and last 100 episodes; stale: median/p95, versions"
@@ -61,15 +60,18 @@ def _verdict(summary: dict[str, Any]) -> Text:
     return line
 
 
-def _counts(summary: dict[str, Any]) -> Text | None:
+def _counts(summary: dict[str, Any]) -> Text:
     told = []
     seconds = words.number(summary.get("seconds"))
     for key, word in (("env_steps", "env steps"), ("agent_steps", "agent steps"), ("episodes", "episodes")):
         done = words.number(summary.get(key))
-        if done is not None:
+        if done:
             pace = f" ({words.rate(round(done / seconds))})" if seconds and key != "episodes" else ""
             told.append(f"{words.count(done)} {word}{pace}")
-    return Text("  " + " · ".join(told), style="grey58") if told else None
+    tasks = words.mapping(summary.get("tasks"))
+    if words.number(tasks.get("minted")):
+        told.append(f"{words.count(tasks.get('done'))} of {words.count(tasks.get('minted'))} tasks done")
+    return Text("  " + (" · ".join(told) or "nothing was done"), style="grey58")
 
 
 def _policies(policies: dict[str, Any]) -> Table:

@@ -1,4 +1,4 @@
-"""`headrace run`: from a run file to its end. The shell around the supervisor, the engines and the launcher's spoke.
+"""`headrace run`: from a run file to its end.
 
 Invariants: everything that can be wrong with the request is found before a role is spawned; the launcher computes
 nothing and writes nothing but the resolved run file and captured logs; when it leaves, no process of the run is left.
@@ -6,53 +6,22 @@ nothing and writes nothing but the resolved run file and captured logs; when it 
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
-from broker import messages as m
 from broker.errors import RequestError
-from broker.names import new_incarnation
-from broker.reactor import Reactor
-from broker.station import Gauge
-from broker.tracker_spoke import TrackerSpoke
-from broker.wire import Identity
-from launcher import decisions as d
 from launcher import directory as directories
 from launcher.child import STATUS_REQUEST
-from launcher.directory import RunDirectory, last_words
-from launcher.engines import Engine, NurseryEngine, PlainEngine, Started
+from launcher.directory import RunDirectory
+from launcher.engines import NurseryEngine
+from launcher.launch import Launch, View
 from launcher.lifeline import Lifeline
-from launcher.plan import Plan, child_of, make_plan, tracker_address
+from launcher.plan import Plan, make_plan
 from launcher.probing import Probe
 from launcher.runfile import RunFile, load
 from launcher.runfile import resume as load_resumed
-from launcher.supervision import Supervisor
-
-STEP = 0.02
-"""Seconds between looks at the processes."""
-FLUSH_SECONDS = 2.0
-
-
-class View(Protocol):
-    """What shows the run: the dashboard, or plain lines."""
-
-    def show(self, document: dict[str, Any]) -> None:
-        """A new standings document."""
-
-    def tick(self) -> None:
-        """Some time has passed."""
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
 
 
 def run(  # noqa: PLR0917 - the command line, option by option
@@ -70,10 +39,10 @@ def run(  # noqa: PLR0917 - the command line, option by option
     existed = resume
     if resume:
         assert run_dir is not None
-        where = directories.make("", run_dir, resume=True)
-        resolved, changed = load_resumed(where.run_file, settings)
+        resolved, changed = load_resumed(directories.inspect(run_dir).run_file, settings)
         if seed is not None and seed != resolved.seed:
             raise RequestError(f"--seed {seed}: the run to resume has seed {resolved.seed}, which cannot change")
+        where = directories.make(resolved.name, run_dir, resume=True)
     else:
         resolved = load(run, settings, seed)
         existed = run_dir is not None and run_dir.expanduser().exists()
@@ -123,183 +92,6 @@ def _view(headless: bool) -> Callable[[], View]:
     return dashboard
 
 
-@dataclass
-class Launch:
-    """One launch of a run: spawns, watches, restarts, ends."""
-
-    plan: Plan
-    where: RunDirectory
-    lifeline: Lifeline
-    nursery: NurseryEngine
-    resumed: bool = False
-    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    _pids: dict[str, int] = field(default_factory=dict)
-    _exits: dict[str, int] = field(default_factory=dict)
-    _outcome: d.EndRun | None = None
-    _farewell: threading.Thread | None = None
-    _failed: bool = False
-    """What the tracker says of the run."""
-    _interrupts: list[str] = field(default_factory=list)
-    _told_interrupts: int = 0
-    problem: d.GiveUp | None = None
-    """The first role that was given up, and its last words."""
-    _gauge: Gauge = field(default_factory=Gauge)
-
-    def run(self, view: Callable[[], View]) -> int:
-        """Until every process is gone. Returns the exit status."""
-        run = self.plan.run
-        self.number = self._launches_before() + 1
-        self.engines: dict[str, Engine] = {"plain": PlainEngine(self.lifeline), "nursery": self.nursery}
-        self.supervisor = Supervisor(
-            self.plan.kinds(),
-            restarts=run.supervision.restarts,
-            backoff_seconds=run.supervision.backoff_seconds,
-            attempts_before=self.where.attempts_before(),
-        )
-        self.reactor = Reactor("launcher-io")
-        identity = Identity(self.where.token(), "launcher", new_incarnation())
-        self.spoke = TrackerSpoke(self.reactor, identity, "launcher", tracker_address(run, self.where), standings=True)
-        self._first_facts()
-        before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        shown = view()
-        try:
-            self._loop(shown)
-        finally:
-            shown.close()
-            for engine in self.engines.values():
-                engine.close(1.0)
-            self.reactor.close(2.0)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        assert self._outcome is not None
-        if self.problem is not None and self._outcome.status != STATUS_REQUEST:
-            print(f"{self.problem.role}: {self.problem.reason}\n{self.problem.last_words}", file=sys.stderr)
-        return max(self._outcome.status, int(self._failed))
-
-    def _loop(self, view: View) -> None:
-        self._decide(d.Begin())
-        shown: bytes | None = None
-        while self._outcome is None:
-            for engine in self.engines.values():
-                for event in engine.events():
-                    self._seen(event)
-            if self.spoke.phase in ("stopping", "ended"):
-                self._decide(d.Stopping(self.spoke.reason))
-                self._leave_when_alone()
-            while self._told_interrupts < len(self._interrupts):
-                self._decide(d.Interrupt(self._interrupts[self._told_interrupts]))
-                self._told_interrupts += 1
-            self._decide(d.Tick())
-            standings = self.spoke.standings
-            if standings is not None and standings is not shown:
-                shown = standings
-                document = json.loads(standings)
-                self._failed = bool(document.get("failed"))
-                view.show(document)
-            if self._gauge.due():
-                self.spoke.say(m.Status(doing=f"watching {len(self._pids)} processes", rates=self._gauge.read()))
-            view.tick()
-            time.sleep(STEP)
-
-    # --- events and actions ----------------------------------------------------------------------------------------
-
-    def _seen(self, event: Any) -> None:
-        if isinstance(event, Started):
-            self._pids[event.role] = event.pid
-            kind = self.plan.role(event.role).kind
-            self._fact("spawned", {"role": event.role, "kind": kind, "pid": event.pid, "attempt": event.attempt})
-            self._decide(d.RoleStarted(event.role, event.attempt, event.pid))
-            return
-        self._pids.pop(event.role, None)
-        words = last_words(self.where.log(event.role, event.attempt))
-        self._exits[event.role] = event.pid or 0
-        self._decide(d.RoleExited(event.role, event.attempt, event.status, words))
-
-    def _decide(self, event: d.Event) -> None:
-        for action in self.supervisor.handle(event, time.monotonic()):
-            self._do(action)
-
-    def _do(self, action: d.Action) -> None:
-        match action:
-            case d.Spawn(role, attempt):
-                spec = child_of(self.plan, role, attempt, self.where, self.number)
-                self.engines[self.plan.role(role).engine].spawn(spec)
-            case d.Report():
-                self._fact(
-                    "exited",
-                    {
-                        "role": action.role,
-                        "pid": self._exits.get(action.role, 0),
-                        "attempt": action.attempt,
-                        "status": action.status,
-                        "signal": action.signal,
-                        "expected": action.expected,
-                        "last_words": action.last_words,
-                    },
-                )
-            case d.Terminate(role, _):
-                self._end(role, signal.SIGTERM)
-            case d.Kill(role, _):
-                self._end(role, signal.SIGKILL)
-            case d.GiveUp():
-                self.problem = self.problem or action
-                self._fact("alarm", {"text": f"{action.role}: {action.reason}"})
-            case d.AskStop(reason, failed):
-                self._fact("stop_request", {"reason": reason, "failed": failed})
-            case d.EndRun():
-                self._outcome = action
-
-    def _end(self, role: str, number: signal.Signals) -> None:
-        pid = self._pids.get(role)
-        if pid is None:
-            return
-        engine = self.engines[self.plan.role(role).engine]
-        try:
-            (engine.kill if number == signal.SIGKILL else engine.terminate)(pid)
-        except ValueError:  # it went by itself in between
-            return
-
-    def _fact(self, kind: str, body: dict[str, Any]) -> None:
-        self.spoke.fact(kind, body, timeout=0.0 if self.spoke.unacknowledged else None)
-
-    def _first_facts(self) -> None:
-        run = self.plan.run
-        self._fact(
-            "run",
-            {
-                "name": run.name,
-                "seed": run.seed,
-                "life": self.number,
-                "resumed": self.resumed,
-                "config": run.to_plain(),
-                "changed": {key: list(values) for key, values in self.changed.items()},
-                "pid": os.getpid(),
-            },
-        )
-
-    def _leave_when_alone(self) -> None:
-        """Once actors and learners are gone: say the last facts and Farewell, so that the tracker may end."""
-        if self._farewell is None and set(self._pids) <= {"tracker"}:
-
-            def leave() -> None:
-                self.spoke.flush(FLUSH_SECONDS)
-                self.spoke.farewell("the run is ending", 1.0)
-
-            self._farewell = threading.Thread(target=leave, name="farewell", daemon=True)
-            self._farewell.start()
-
-    def _interrupt(self, number: int, _: FrameType | None) -> None:
-        self._interrupts.append("interrupted" if number == signal.SIGINT else "SIGTERM")
-
-    def _launches_before(self) -> int:
-        if not self.where.ledger.exists():
-            return 0
-        from tracker.ledger import LedgerReader
-
-        with LedgerReader(self.where.ledger) as ledger:
-            return sum(1 for source, _ in ledger.last_sequences() if source == "launcher")
-
-
 def _show_summary(where: RunDirectory) -> None:
     from rich.console import Console
 
@@ -309,4 +101,3 @@ def _show_summary(where: RunDirectory) -> None:
     console = Console()
     if where.ledger.exists():
         console.print(render_summary(summarise(where.path)))
-    console.print(f"run directory: {where.path}", soft_wrap=True)

@@ -236,6 +236,8 @@ def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int
         override(tables, setting)
     if seed is not None:
         tables["seed"] = seed
+    if "name" not in tables and source.folder is not None:
+        tables["name"] = Path(source.label).stem
     tables.setdefault("seed", secrets.randbelow(2**31))
     if source.folder is not None and not isinstance(tables.get("folder"), str):
         tables.setdefault("folder", str(source.folder))

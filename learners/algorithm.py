@@ -1,8 +1,9 @@
 """What an algorithm is: the protocol that a user implements, and what it is given.
 
 A learner process owns one algorithm, made once as `Algorithm(context)`. It calls, from one thread, in this order:
-`restore` if there is a checkpoint; then again and again `accept` for each fragment that arrived, `update` when `ready`,
-and `mint` for tasks to lease. After each update it publishes `parameters()` as the next version.
+`restore` if there is a checkpoint; then again and again `accept` for each fragment that arrived, until it is `ready`
+for an `update`, and `mint` for tasks to lease while it is not. After each update it publishes `parameters()` as the
+next version.
 
 Invariant: an algorithm knows nothing of sockets, versions' numbers or disks. A fragment given to `accept` may hold
 read-only views of a receive buffer; the algorithm may keep it, but never writes into it.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -75,10 +76,6 @@ class AlgorithmContext:
 class Algorithm(Protocol):
     """Accept experience, turn it into better parameters. `learners.ppo` is the example to read."""
 
-    settles: Literal["update", "accept"]
-    """When a fragment has left the queue, and its actor may send another: once an update used it (on-policy), or as
-    soon as it was accepted (a replay buffer has it)."""
-
     def accept(self, fragment: Fragment) -> None:
         """Take one fragment. Raises ValueError for one that this policy cannot use: it is refused and counted."""
         ...
@@ -104,7 +101,10 @@ class Algorithm(Protocol):
         ...
 
     def restore(self, tree: Tree) -> None:
-        """Go on from a snapshot. Raises RunError for one of another network or algorithm."""
+        """Go on from a snapshot. Raises RunError for one of another network or algorithm.
+
+        What comes of tasks that were minted before is dropped from here on: mint again what is still wanted.
+        """
         ...
 
 
@@ -133,4 +133,4 @@ def build_algorithm(name: str, context: AlgorithmContext) -> Algorithm:
     return cast("Algorithm", algorithm)
 
 
-ALGORITHM_PARTS = ("settles", "accept", "ready", "update", "mint", "parameters", "snapshot", "restore")
+ALGORITHM_PARTS = ("accept", "ready", "update", "mint", "parameters", "snapshot", "restore")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from actors.policies.distributions import Distribution
 from actors.policies.networks import Mlp, Normaliser
 from actors.spaces import ActionSpec, ObservationSpec
-from learners.fragments import join, observation_keys
+from learners.fragments import join
 from learners.moments import Moments
 from learners.vtrace import vtrace
 
@@ -71,7 +71,7 @@ class Evaluator:
         device: torch.device,
     ) -> None:
         self.network, self.distribution, self.device = network, distribution, device
-        self.keys = observation_keys(observation)
+        self.keys = observation.keys
         self.plain = observation.plain
         self.masked = action.masked
 

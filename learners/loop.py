@@ -11,16 +11,25 @@ import asyncio
 import inspect
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.delivery import body_text
 from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.station import Station
 from learners.algorithm import Algorithm, Fragment
 
-REPORT_EVERY = 0.5
+COUNTS_EVERY = 1.0
+"""Seconds without an update after which the counts of fragments are told by themselves."""
+CANCEL_SECONDS = 1.0
+REMEMBERED = 256
+"""Versions whose crc is remembered."""
+MINT_CHARACTERS = 128 * 1024
+"""Most of one `mint` fact (a fact's body has at most twice that)."""
+LIFE = "@life-"
+"""Stands in a task's name, before the life that minted it, from the second life on."""
 
 
 @dataclass
@@ -54,6 +63,8 @@ class LearnerLoop:
     updates: int = 0
     """Over all lives."""
     _queue: deque[Arrived] = field(default_factory=deque)
+    _crcs: dict[tuple[int, int], int] = field(default_factory=dict)
+    _recorded_at: float = field(default_factory=time.monotonic)
     _lost_before: int = 0
     _last_refusal: str = ""
     _quarantined: int = 0
@@ -65,7 +76,9 @@ class LearnerLoop:
 
     def publish(self) -> None:
         """Publish the algorithm's parameters as the current version."""
-        self.hub.publish_version(self.policy, self.version, self.algorithm.parameters())
+        self._crcs[self.version] = self.hub.publish_version(self.policy, self.version, self.algorithm.parameters())
+        while len(self._crcs) > REMEMBERED:
+            del self._crcs[next(iter(self._crcs))]
 
     async def run(self, arrived: asyncio.Event) -> None:
         """Learn until the run stops. `arrived` is set (from the reactor) when something came."""
@@ -75,13 +88,13 @@ class LearnerLoop:
             self.hub.set_phase(station.tracker.phase, station.tracker.reason)
             arrived.clear()
             self._accept_all()
-            self._mint()
             if self.algorithm.ready():
                 station.waits.clear()
                 await self._update(arrived)
                 self.checkpoint()
                 await asyncio.sleep(0)
                 continue
+            self._mint()
             station.doing = "waiting for experience"
             self._report()
             await _until_set(arrived, 0.1)
@@ -93,18 +106,18 @@ class LearnerLoop:
         station.doing = "updating"
         began = time.monotonic()
         result = self.algorithm.update()
-        if inspect.isawaitable(result):
-            self.losses = dict(await self._meanwhile(result, arrived))
-        else:
-            self.losses = dict(result)
+        losses = await self._meanwhile(result, arrived) if inspect.isawaitable(result) else result
+        if losses is None:  # cut short by the end of the run: half an update is no version
+            return
+        self.losses = dict(losses)
         self.number += 1
         self.updates += 1
         self.publish()
         self._record(time.monotonic() - began)
         self._report()
 
-    async def _meanwhile(self, result: Any, arrived: asyncio.Event) -> Mapping[str, float]:
-        """Wait for an update that is a coroutine, accepting what arrives."""
+    async def _meanwhile(self, result: Any, arrived: asyncio.Event) -> Mapping[str, float] | None:
+        """Wait for an update that is a coroutine, accepting what arrives; None if the run ended before it did."""
         update = asyncio.ensure_future(result)
         while not update.done():
             arrived.clear()
@@ -116,8 +129,8 @@ class LearnerLoop:
             waiter.cancel()
             if self.station.stopping:
                 update.cancel()
-                await asyncio.gather(update, return_exceptions=True)
-                return {}
+                await asyncio.wait({update}, timeout=CANCEL_SECONDS)
+                return None
         losses: Mapping[str, float] = update.result()
         return losses
 
@@ -129,15 +142,19 @@ class LearnerLoop:
 
     def _accept(self, fragment: Arrived) -> None:
         life, number = fragment.version
-        if life != self.life or self.number - number > self.max_staleness:
+        task = fragment.task
+        if task is not None:  # its name tells for which life it was made, whatever version the rollout then had
+            task, _, of = task.partition(LIFE)
+            life = int(of) if of.isdecimal() else 1
+        stale = task is None and self.number - number > self.max_staleness  # what was asked for is judged by who asked
+        if life != self.life or stale:
             self.counts.stale += 1
             self._settle(fragment)
             return
         try:
+            self._check_crc(fragment)
             self.algorithm.accept(
-                Fragment(
-                    fragment.arrays, fragment.version, fragment.steps, fragment.source, fragment.task, fragment.note
-                )
+                Fragment(fragment.arrays, fragment.version, fragment.steps, fragment.source, task, fragment.note)
             )
         except (ValueError, TypeError, KeyError) as error:
             self.counts.refused += 1
@@ -147,11 +164,19 @@ class LearnerLoop:
         self._count_use(fragment)
         self._settle(fragment)
 
+    def _check_crc(self, fragment: Arrived) -> None:
+        """What an actor says it acted with must be what was published under that version."""
+        published = self._crcs.get(fragment.version)
+        if published is not None and published != fragment.crc:
+            raise ValueError(
+                f"it acted with parameters of crc {fragment.crc}; version {fragment.version} has {published}"
+            )
+
     def _refusal(self, fragment: Arrived, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"[:500]
         if text != self._last_refusal:  # the first of a kind is told; all are counted
             self._last_refusal = text
-            self.station.tracker.fact(
+            self.station.fact(
                 "refusal", {"policy": self.policy, "from": fragment.source, "reason": text, "steps": fragment.steps}
             )
 
@@ -161,34 +186,43 @@ class LearnerLoop:
     def _count_use(self, fragment: Arrived) -> None:
         self.counts.consumed += 1
         self.counts.agent_steps += fragment.steps
-        self.counts.staleness[self.number - fragment.version[1]] += 1
+        self.counts.staleness[max(0, self.number - fragment.version[1])] += 1  # a task may have met an earlier life's
         self.agent_steps += fragment.steps
 
     def _mint(self) -> None:
         tasks = self.algorithm.mint()
         if tasks:
-            body = {"policy": self.policy, "tasks": [{"task": task.task, "body": task.body} for task in tasks]}
-            self.station.tracker.fact("mint", body)
+            # An algorithm that went back to its checkpoint mints some names again: they are other tasks now.
+            suffix = f"{LIFE}{self.life}" if self.life > 1 else ""
+            minted = [{"task": f"{task.task}{suffix}", "body": task.body} for task in tasks]
+            for part in _parts(minted):
+                self.station.fact("mint", {"policy": self.policy, "tasks": part})
 
     def _record(self, seconds: float) -> None:
+        losses = {name: float(value) for name, value in self.losses.items()}
+        about = {"version": self.version, "losses": losses, "seconds": round(seconds, 5)}
+        self.station.fact("update", self._differences() | about)
+
+    def tell_counts(self) -> None:
+        """What became of fragments since the last `update` fact, where no update says it."""
+        said = self._differences()
+        if any(said[name] for name in ("consumed", "stale", "refused", "lost")):
+            self.station.fact("fragments", said)
+
+    def _differences(self) -> dict[str, Any]:
         lost = self.hub.counts()["lost"]
         counts, self.counts = self.counts, Counts()
-        self.station.tracker.fact(
-            "update",
-            {
-                "policy": self.policy,
-                "version": self.version,
-                "agent_steps": counts.agent_steps,
-                "staleness": {str(age): count for age, count in sorted(counts.staleness.items())},
-                "losses": {name: float(value) for name, value in self.losses.items()},
-                "consumed": counts.consumed,
-                "stale": counts.stale,
-                "refused": counts.refused,
-                "lost": lost - self._lost_before,
-                "seconds": round(seconds, 5),
-            },
-        )
-        self._lost_before = lost
+        lost, self._lost_before = lost - self._lost_before, lost
+        self._recorded_at = time.monotonic()
+        return {
+            "policy": self.policy,
+            "agent_steps": counts.agent_steps,
+            "staleness": {str(age): count for age, count in sorted(counts.staleness.items())},
+            "consumed": counts.consumed,
+            "stale": counts.stale,
+            "refused": counts.refused,
+            "lost": lost,
+        }
 
     def _report(self) -> None:
         hub = self.hub.counts()
@@ -196,14 +230,29 @@ class LearnerLoop:
             {"queue": self.hub.queued + len(self._queue), "version": self.number, "quarantined": hub["quarantined"]}
         )
         if hub["quarantined"] > self._quarantined:
-            self._quarantined = hub["quarantined"]
+            count, self._quarantined = hub["quarantined"] - self._quarantined, hub["quarantined"]
             sample = self.hub.samples[-1]
-            self.station.tracker.fact(
-                "quarantine",
-                {"hub": self.station.spec.role, "reason": sample.reason, "text": sample.text, "size": sample.size}
-                | {"first": sample.first, "count": self._quarantined},
-            )
+            about = {"text": sample.text, "size": sample.size, "first": sample.first}
+            who = {"source": self.station.spec.role, "reason": sample.reason, "count": count}
+            self.station.fact("quarantine", who | about)
+        if time.monotonic() - self._recorded_at >= COUNTS_EVERY:
+            self.tell_counts()
         self.station.report()
+
+
+def _parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Tasks in runs that fit into one fact each."""
+    part: list[dict[str, Any]] = []
+    size = 0
+    for task in tasks:
+        length = len(body_text(task))
+        if part and size + length > MINT_CHARACTERS:
+            yield part
+            part, size = [], 0
+        part.append(task)
+        size += length
+    if part:
+        yield part
 
 
 async def _until_set(event: asyncio.Event, timeout: float) -> None:

@@ -13,7 +13,7 @@ parameters, bit for bit, as going on would have. What fragments hold is said in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,8 +67,6 @@ class PpoSettings(BaseModel):
 
 class Ppo:
     """One policy's learner. See `learners.algorithm.Algorithm` for what each part promises."""
-
-    settles: Literal["update", "accept"] = "update"
 
     def __init__(self, context: AlgorithmContext) -> None:
         self.settings = checked(context.settings)

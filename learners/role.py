@@ -6,6 +6,7 @@ Invariant: it holds no file; what is to outlive it goes to the tracker as a fact
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import threading
 import time
@@ -71,10 +72,10 @@ async def learn(spec: Spec, ending: threading.Event) -> None:
         )
         checkpoints = Checkpoints(station, learner, spec.run["learner"]["checkpoint_seconds"])
         learner.checkpoint = checkpoints.offer_if_due
-        if content is not None:
-            checkpoints.take_up(content, point)
+        checkpoints.take_up(point, content)
         await learner.run(arrived)
         hub.set_phase("stopping", station.tracker.reason)
+        learner.tell_counts()
         if learner.updates:
             station.doing = "the last checkpoint"
             checkpoints.offer()
@@ -112,20 +113,42 @@ class Checkpoints:
         )
         self._station.tracker.offer_checkpoint(learner.policy, learner.version, content)
 
-    def take_up(self, content: bytes, point: m.RestorePoint) -> None:
-        """Go on from a checkpoint: the next life begins at its number + 1."""
+    def take_up(self, point: m.RestorePoint, content: bytes | None) -> None:
+        """Go on from a checkpoint, if there is one: the next life begins at its number + 1.
+
+        DamagedCheckpoint if what came is not what was promised, or is another policy's.
+        """
+        for skipped in point.skipped:
+            print(f"passed over a damaged checkpoint: {skipped}")
         learner = self._learner
-        tree = from_bytes(content)
-        if tree["policy"] != learner.policy:
-            raise DamagedCheckpoint(f"this checkpoint is of {tree['policy']!r}, not of {learner.policy!r}")
-        learner.algorithm.restore(tree["algorithm"])
-        learner.updates, learner.agent_steps = tree["updates"], tree["agent_steps"]
-        learner.number = tree["version"][1] + 1
-        lost = point.seen[1] - tree["version"][1] if point.seen else 0
-        self._station.tracker.fact(
-            "resumed",
-            {"policy": learner.policy, "from": tree["version"], "life": learner.life, "updates_lost": max(0, lost)},
-        )
+        taken: tuple[int, int] | None = None
+        if content is not None:
+            if hashlib.sha256(content).hexdigest() != point.sha256:
+                raise DamagedCheckpoint(f"the checkpoint of {learner.policy!r} came with a wrong sha256")
+            tree = from_bytes(content)
+            if tree["policy"] != learner.policy:
+                raise DamagedCheckpoint(f"this checkpoint is of {tree['policy']!r}, not of {learner.policy!r}")
+            learner.algorithm.restore(tree["algorithm"])
+            learner.updates, learner.agent_steps = tree["updates"], tree["agent_steps"]
+            life, number = tree["version"]
+            taken = (life, number)
+            learner.number = number + 1
+        if point.life > 1:
+            lost = updates_lost(point.life, point.seen, taken)
+            body = {"policy": learner.policy, "from": taken, "life": learner.life, "updates_lost": lost}
+            self._station.fact("resumed", body)
+
+
+def updates_lost(life: int, seen: tuple[int, int] | None, taken: tuple[int, int] | None) -> int:
+    """Updates of the life before `life` that are not in the checkpoint `taken`; `seen` is the newest in the ledger.
+
+    A life that took up a checkpoint of number n began at n + 1 without an update, one without a checkpoint at 0.
+    """
+    if seen is None or seen[0] != life - 1:
+        return 0  # that life made no update; what was lost before it was told when it began
+    if taken is None:
+        return seen[1]
+    return max(0, seen[1] - taken[1] - (0 if taken[0] == seen[0] else 1))
 
 
 def _address(spec: Spec) -> str:

@@ -23,7 +23,7 @@ def last_line(text: str) -> str:
 
 
 def _exited(body: Any) -> str:
-    how = body["signal"] or f"status {body['status']}"
+    how = body["signal"] or ("nobody saw how" if body["status"] is None else f"status {body['status']}")
     if body["expected"]:
         return f"{body['role']} ended ({how})"
     words = last_line(body["last_words"])
@@ -56,6 +56,12 @@ def _resumed(body: Any) -> str:
     return f"{body['policy']} begins life {body['life']} {start}{lost}"
 
 
+def _evict(body: Any) -> str | None:
+    if "life" in body:
+        return None  # there may be many, and `resumed` says why
+    return f"task {body['task']} was given up: {body['reason']}"
+
+
 def _phase(body: Any) -> str:
     return f"run {body['phase']}" + (f": {body['reason']}" if body["reason"] else "")
 
@@ -81,7 +87,7 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "liveness": _liveness,
     "curriculum": _curriculum,
     "generation_failed": lambda body: f"{body['generation']} failed: {last_line(body['reason'])}",
-    "evict": lambda body: f"task {body['task']} was given up: {body['reason']}",
+    "evict": _evict,
     "quarantine": lambda body: f"{body['count']} messages of {body['source']} were not believed: {body['reason']}",
     "refused": lambda body: f"a {body['kind']} fact was refused: {body['reason']}",
 }

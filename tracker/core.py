@@ -95,6 +95,11 @@ class Core:
                 bodies.append(refused)
                 rows.append((source, incarnation, sequence, time, "refused", body_text(refused)))
 
+    @property
+    def behind(self) -> bool:
+        """Whether facts that were accepted wait for a commit to come."""
+        return bool(self._rows)
+
     def handle(self, event: CoreEvent) -> None:
         """Something happened; what follows from it is decided in the next `gather`."""
         self._events.append(event)

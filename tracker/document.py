@@ -6,13 +6,12 @@ about the past rests on committed facts (the folds); only rates, waits and state
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from tracker.live import Live, Seen
 from tracker.standings import Standings
-from tracker.tallies import PolicyTally, RoleTally, quantile
+from tracker.tallies import PolicyTally, RoleTally, finite, quantile
 from tracker.tasks import Tasks
 
 
@@ -70,11 +69,11 @@ def standings_document(
         "restarts": {name: role.restarts for name, role in fold.roles.items() if role.spawned_at},
         "facts": {
             "stored": facts,
-            "duplicates": fold.duplicates + live.duplicates,
+            "duplicates": fold.duplicates,
             "refused": fold.refused,
             "per_second": rates.facts,
         },
-        "quarantined": fold.quarantined + live.quarantined,
+        "quarantined": fold.quarantined,
         "tasks": task_counts(tasks),
         "pool": pool,
         "alarms": [*fold.alarms, *live.alarms.values()],
@@ -115,17 +114,6 @@ def policy_counts(tally: PolicyTally) -> dict[str, Any]:
         "checkpoint": None if tally.checkpoint is None else list(tally.checkpoint),
         "life": tally.life,
     }
-
-
-def finite(value: Any) -> Any:
-    """The same with None for every number that JSON has no form for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def _policy(tally: PolicyTally, rates: tuple[float, float], learner: Seen | None, credit: int | None) -> dict[str, Any]:

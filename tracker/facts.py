@@ -13,6 +13,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from broker.messages import Name
+
 TRACKER = "tracker"
 
 Row = tuple[str, str, int, int, str, str]
@@ -33,9 +35,10 @@ class Fact(NamedTuple):
 
 _config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Number = float | None
 """None where the source had a number that was not finite."""
+Return = Annotated[float, Field(ge=-1e300, le=1e300)] | None
+"""So that no sum of them is infinite."""
 Version = tuple[Count, Count]
 Staleness = dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Count]
 
@@ -82,7 +85,7 @@ class Alarm(TypedDict):  # noqa: D101
 @with_config(_config)
 class Episode(TypedDict):  # noqa: D101
     length: Count
-    returns: dict[str, Number]
+    returns: dict[str, Return]
     policies: dict[str, str]
     lengths: NotRequired[dict[str, Count]]
     seconds: NotRequired[Number]
@@ -131,6 +134,24 @@ class Update(TypedDict):  # noqa: D101
 
 
 @with_config(_config)
+class Fragments(TypedDict):  # noqa: D101
+    policy: str
+    agent_steps: Count
+    staleness: Staleness
+    consumed: Count
+    stale: Count
+    refused: Count
+    lost: Count
+
+
+@with_config(_config)
+class Quarantine(TypedDict):  # noqa: D101
+    source: str
+    reason: str
+    count: Count
+
+
+@with_config(_config)
 class MintedTask(TypedDict):  # noqa: D101
     task: Annotated[str, Field(min_length=1, max_length=256)]
     body: dict[str, Any]
@@ -154,6 +175,8 @@ class GenerationFailed(TypedDict):  # noqa: D101
 
 
 # "from" is a word of the language, hence the functional form.
+Refusal = TypedDict("Refusal", {"policy": str, "from": str, "reason": str, "steps": Count})
+Refusal.__pydantic_config__ = _config  # type: ignore[attr-defined]
 Resumed = TypedDict(
     "Resumed", {"policy": str, "from": NotRequired[Version | None], "life": Count, "updates_lost": Count | None}
 )
@@ -172,6 +195,9 @@ _of_sources: dict[str, Any] = {
     "outcome": Outcome,
     "rollout_error": RolloutError,
     "update": Update,
+    "fragments": Fragments,
+    "refusal": Refusal,
+    "quarantine": Quarantine,
     "mint": Mint,
     "generation_failed": GenerationFailed,
     "resumed": Resumed,

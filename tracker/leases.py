@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from broker import messages as m
+
 ATTEMPTS = 5
 """Leases of one task that may end without an outcome before it is given up: a task that kills its actors ends too."""
 
@@ -64,6 +66,17 @@ class Answer(NamedTuple):
     tasks: tuple[tuple[str, str, str], ...]
     drawn: tuple[DrawnTask, ...] = ()
     """From the curriculum's pool."""
+
+    def message(self, now: int) -> m.Assignment:
+        """As it is sent at `now` (wall clock, ns)."""
+        seconds = max(0.0, (self.deadline - now) / 1e9) if self.tasks or self.drawn else 0.0
+        queued = [m.LeasedTask(task=name, policy=policy or None, body=body) for name, policy, body in self.tasks]
+        drawn = [
+            m.LeasedTask(task=name, policy=policy, body=body, label=label, draw=draw, generate=draw is None)
+            for name, policy, body, label, draw in self.drawn
+        ]
+        tasks = (*queued, *drawn)
+        return m.Assignment(incarnation=self.incarnation, request=self.request, seconds=seconds, tasks=tasks)
 
 
 @dataclass(slots=True)

@@ -53,9 +53,6 @@ class Live:
         self.seen: dict[str, Seen] = {}
         self.alarms: dict[str, str] = {}
         """By a short key, e.g. `disk`: shown while they are there."""
-        self.duplicates = 0
-        """Since the last `clock` fact: shown on top of the fold's."""
-        self.quarantined = 0
         self._samples: deque[_Sample] = deque()
 
     def hello(self, name: str, incarnation: str, message: Hello, now: float) -> bool:
@@ -111,7 +108,8 @@ class Live:
     def credit(self, policy: str) -> int | None:
         """Fragments that the actors may still make for a policy, all in all; None if no actor says."""
         key = f"credit.{policy}"
-        left = [seen.rates[key] for seen in self.seen.values() if seen.state == "alive" and key in seen.rates]
+        told = [seen.rates.get(key) for seen in self.seen.values() if seen.state == "alive"]
+        left = [credit for credit in told if credit is not None]
         return sum(left) if left else None
 
     def samples(self) -> list[dict[str, Any]]:

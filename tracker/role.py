@@ -7,43 +7,44 @@ keeps what it has, says so, and tries again.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import threading
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from broker import messages as m
-from broker.errors import DamagedCheckpoint, RunError
+from broker.errors import RunError
 from broker.hub import Hub
 from broker.hubstate import Delivery, FactsArrived, Said
 from broker.liveness import Event
-from broker.names import ALL, STANDINGS
-from broker.reactor import Reactor
-from broker.station import Gauge, Spec
-from tracker.checkpoints import FOLDER, CheckpointsFull, CheckpointStore, read_chunk
-from tracker.core import Core, Joined, Life, Now, Restoring, Settings, standard_folds
-from tracker.curriculum.report import Section
+from broker.names import ALL
+from broker.reactor import Reactor, until
+from broker.station import Spec
+from tracker.checkpoints import FOLDER, CheckpointStore
+from tracker.core import Core, Joined, Now, Restoring, Settings, standard_folds
 from tracker.curriculum.settings import CurriculumSettings
-from tracker.document import standings_document
+from tracker.display import Display
 from tracker.facts import Fact
+from tracker.hubs import Hubs
 from tracker.ledger import LEDGER, Ledger, LedgerFull
 from tracker.live import Live
 from tracker.lock import RunLock
-from tracker.summary import write_summary
-from tracker.tasks import Answer, Request
+from tracker.notices import Notices
+from tracker.tasks import Request
+from tracker.transfers import Transfers
 
 GATHER = 0.005
 """Facts wait this long (seconds) for company before a commit."""
 WAIT = 0.05
-STANDINGS_EVERY = 0.25
-SAMPLES_EVERY = 30.0
 FULL_PAUSE = 0.5
 LINGER = 0.4
 """After `ended`: time for the last pulses to arrive."""
+LONGEST = 5.0
+"""After `ended`: longest wait for the launcher's last words and for room to write the summary."""
+REASON = 4_000
+"""Most characters of a reason that travels in a pulse."""
 
 
 def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
@@ -89,8 +90,6 @@ class TrackerRole:
         last = self._ledger.last_sequences()
         self._core = Core(settings_of(spec), folds, identity.incarnation)
         self._live = Live()
-        self._pool = Section()
-        self._identity, self._gauge = identity, Gauge()
         self._live.hello(
             identity.name, identity.incarnation, m.Hello(role="tracker", pid=os.getpid()), time.monotonic()
         )
@@ -105,22 +104,14 @@ class TrackerRole:
         )
         standings = self._core.standings
         if standings.phase_launch == spec.launch:  # who has not heard of the last phase hears it from this incarnation
-            self._hub.set_phase(standings.phase, standings.reason)  # type: ignore[arg-type]
-        self._entries: dict[str, m.DirectoryEntry] = {}
-        self._restoring: dict[str, tuple[Path, int]] = {}
-        """By policy: the checkpoint being fetched and the position that names it."""
-        self._standings_at = self._samples_at = 0.0
-        self._samples_at = time.monotonic()
+            self._say_phase(standings.phase, standings.reason)
+        self._hubs = Hubs()
+        self._transfers = Transfers(self._store, self._core, self._live, self._hub)
+        self._notices = Notices(self._directory, self._live.alarms)
+        self._display = Display(identity, self._directory, self._core, self._live, self._hub)
         self._ended_at: float | None = None
         self._gone = False
-        self._offers: dict[str, int] = {}
-        """By policy: the number of the offer being fetched."""
-        self._durable_offers: list[tuple[str, int, int]] = []
-        self._skipped: set[tuple[str, str]] = set()
-        self._quarantined = 0
-        for body in self._core.unrecorded(self._store.manifests()):
-            self._core.record("checkpoint", body)
-        self._say_where()
+        self._say_where(time.monotonic())
 
     def run(self) -> None:
         """Serve until the run has ended (or the launcher is gone)."""
@@ -128,8 +119,8 @@ class TrackerRole:
         gc.freeze()  # many small dicts and no cycles: 20-30% more facts/s
         gc.set_threshold(20_000, 50, 100)
         while True:
-            deliveries = self._hub.take(WAIT)
-            if any(isinstance(delivery, FactsArrived) for delivery in deliveries):
+            deliveries = self._hub.take(0.0 if self._core.behind else WAIT)
+            if not self._core.behind and any(isinstance(delivery, FactsArrived) for delivery in deliveries):
                 time.sleep(GATHER)
                 deliveries += self._hub.take()
             now = Now(time.time_ns(), time.monotonic())
@@ -137,13 +128,15 @@ class TrackerRole:
                 self._receive(delivery, now)
             if self._ending.is_set() and not self._gone:
                 self._gone = True
-                gone = os.getppid() != self._parent
+                # The lifeline is cut a moment before the kernel gives us to another parent.
+                gone = until(lambda: os.getppid() != self._parent, 0.25)
                 self._core.close("the launcher is gone" if gone else "the tracker was told to end (SIGTERM)", now)
             self._commit(now)
-            self._show(now)
+            if self._display.show(now, self._ledger.last_position):
+                self._say_where(now.steady)
             if self._reactor.failure is not None:
                 raise RunError(f"the tracker's sockets failed: {self._reactor.failure!r}")
-            if self._core.standings.phase == "ended" and self._over(now):
+            if self._over(now):
                 return
 
     def close(self) -> None:
@@ -162,10 +155,8 @@ class TrackerRole:
             case Event(name, incarnation, change):
                 self._live.liveness(name, incarnation, change)
                 self._core.handle(delivery)
-                entry = self._entries.get(name)
-                if change in ("lost", "left") and entry is not None and entry.incarnation == incarnation:
-                    del self._entries[name]
-                    self._publish_directory(ALL)
+                if change in ("lost", "left") and self._hubs.gone(name, incarnation):
+                    self._hub.publish(ALL, self._hubs.directory)
             case Said(source, incarnation, message, payload):
                 self._live.heard(source, incarnation, now.steady)
                 self._said(source, incarnation, message, payload, now)
@@ -177,7 +168,9 @@ class TrackerRole:
             case m.Hello():
                 if self._live.hello(source, incarnation, message, now.steady):
                     self._core.handle(Joined(source, message.role, incarnation))
-                    self._enter(source, incarnation, message)
+                if self._hubs.hello(source, incarnation, message):
+                    self._hub.publish(ALL, self._hubs.directory)
+                self._hub.publish(source, self._hubs.directory)  # it may have missed one: at each Hello
             case m.Status():
                 self._live.status(source, incarnation, message, now.steady)
             case m.TaskRequest():
@@ -187,91 +180,13 @@ class TrackerRole:
             case m.RestoreRequest() if message.position is None:
                 self._core.handle(Restoring(message.policy, incarnation))
             case m.RestoreRequest():
-                self._send_chunk(source, message)
+                self._transfers.asked(source, message)
             case m.CheckpointOffer():
-                self._offered(source, incarnation, message)
+                self._transfers.offered(source, incarnation, message)
             case m.Chunk():
-                self._chunk(source, message, payload)
+                self._transfers.arrived(source, message, payload)
             case _:
                 return
-
-    def _enter(self, source: str, incarnation: str, hello: m.Hello) -> None:
-        if hello.address is not None:
-            self._entries[source] = m.DirectoryEntry(
-                name=source, role=hello.role, policy=hello.policy, address=hello.address, incarnation=incarnation
-            )
-            self._publish_directory(ALL)
-        self._publish_directory(source)
-
-    def _publish_directory(self, recipient: str) -> None:
-        self._hub.publish(recipient, m.Directory(entries=tuple(self._entries.values())))
-
-    # --- checkpoints
-
-    def _offered(self, source: str, incarnation: str, offer: m.CheckpointOffer) -> None:
-        if offer.score is None:
-            tally = self._core.standings.policies.get(offer.policy)
-            offer = offer.model_copy(update={"score": tally.returns.mean if tally is not None else None})
-        try:
-            chunks = self._store.begin(incarnation, offer)
-        except (CheckpointsFull, RunError) as error:
-            self._live.alarms["checkpoints"] = str(error)
-            return
-        if chunks is not None:
-            self._offers[offer.policy] = offer.offer
-            self._hub.offer(source, offer.offer, chunks, "fetching")
-
-    def _chunk(self, source: str, chunk: m.Chunk, payload: bytes | memoryview) -> None:
-        policy = next((name for name, number in self._offers.items() if f"learner-{name}" == source), None)
-        if policy is None or self._offers[policy] != chunk.offer or zlib.crc32(payload) != chunk.crc:
-            return
-        try:
-            chunks = self._store.write(policy, chunk.index, payload)
-            self._hub.offer(source, chunk.offer, chunks, "fetching")
-            if self._store.complete(policy):
-                body = self._store.finish(policy)
-                del self._offers[policy]
-                self._core.record("checkpoint", body)
-                self._durable_offers.append((source, chunk.offer, chunks))
-                self._live.alarms.pop("checkpoints", None)
-        except (DamagedCheckpoint, CheckpointsFull, RunError) as error:
-            self._offers.pop(policy, None)
-            self._live.alarms["checkpoints"] = str(error)
-            self._hub.offer(source, chunk.offer, 0, "refused")
-
-    def _send_chunk(self, source: str, request: m.RestoreRequest) -> None:
-        path, position = self._restoring.get(request.policy, (None, 0))
-        if path is None or request.position != position or request.index is None:
-            return
-        content = read_chunk(path, request.index)
-        self._hub.publish(source, m.Chunk(offer=position, index=request.index, crc=zlib.crc32(content)), content)
-
-    def _answer_life(self, life: Life) -> None:
-        found, skipped = self._store.newest_valid(life.policy)
-        told = tuple(f"{file}: {reason}"[:4000] for file, reason in skipped[:64])
-        for file, reason in skipped:
-            if (file, reason) not in self._skipped:
-                self._skipped.add((file, reason))
-                self._core.record("checkpoint_skipped", {"policy": life.policy, "file": file, "reason": reason})
-        name = f"learner-{life.policy}"
-        tally = self._core.standings.policies.get(life.policy)
-        seen = (tally.version[0], tally.version[1]) if tally is not None and tally.updates else None
-        point = m.RestorePoint(
-            policy=life.policy, incarnation=life.incarnation, life=life.life, skipped=told, seen=seen
-        )
-        if found is not None:
-            path, manifest = found
-            position = tally.positions.get(manifest.file, 1) if tally is not None else 1
-            self._restoring[life.policy] = (path, position)
-            point = point.model_copy(
-                update={
-                    "position": position,
-                    "version": manifest.version,
-                    "size": manifest.size,
-                    "sha256": manifest.sha256,
-                }
-            )
-        self._hub.publish(name, point)
 
     # --- out
 
@@ -291,9 +206,9 @@ class TrackerRole:
         if committed.durable:
             self._hub.acknowledge(committed.durable)
         for answer in committed.answers:
-            self._assign(answer, now)
+            self._hub.publish(answer.source, answer.message(now.wall))
         for life in committed.lives:
-            self._answer_life(life)
+            self._transfers.begin(life)
         for fact in committed.facts:
             self._publish(fact)
         snapshots = self._core.snapshots_due(now)
@@ -304,81 +219,28 @@ class TrackerRole:
             except LedgerFull as error:
                 self._live.alarms["disk"] = str(error)
 
-    def _assign(self, answer: Answer, now: Now) -> None:
-        seconds = max(0.0, (answer.deadline - now.wall) / 1e9) if answer.tasks or answer.drawn else 0.0
-        queued = [m.LeasedTask(task=name, policy=policy or None, body=body) for name, policy, body in answer.tasks]
-        drawn = [
-            m.LeasedTask(task=name, policy=policy, body=body, label=label, draw=draw, generate=draw is None)
-            for name, policy, body, label, draw in answer.drawn
-        ]
-        self._hub.publish(
-            answer.source,
-            m.Assignment(
-                incarnation=answer.incarnation, request=answer.request, seconds=seconds, tasks=(*queued, *drawn)
-            ),
-        )
-
     def _publish(self, fact: Fact) -> None:
         if fact.kind == "phase":
-            self._hub.set_phase(fact.body["phase"], fact.body.get("reason", ""))
+            self._say_phase(fact.body["phase"], fact.body["reason"])
         elif fact.kind == "checkpoint":
-            for source, offer, chunks in self._durable_offers:
-                self._hub.offer(source, offer, chunks, "durable")
-            self._durable_offers.clear()
+            self._transfers.committed(fact.body)
 
-    def _show(self, now: Now) -> None:
-        if now.steady - self._standings_at < STANDINGS_EVERY:
-            return
-        self._standings_at = now.steady
-        counts = self._hub.counts()
-        self._core.duplicates = counts["duplicates"]
-        if counts["quarantined"] > self._quarantined:
-            sample = self._hub.samples[-1]
-            self._core.record(
-                "quarantine",
-                {"source": "tracker", "reason": sample.reason, "text": sample.text, "size": sample.size}
-                | {"first": sample.first, "count": counts["quarantined"] - self._quarantined},
-            )
-            self._quarantined = counts["quarantined"]
-        if now.steady - self._samples_at >= SAMPLES_EVERY:
-            self._samples_at = now.steady
-            for sample_body in self._live.samples():
-                self._core.record("status_sample", sample_body)
-        if self._gauge.due():
-            me, status = self._identity, m.Status(doing="writing", rates=self._gauge.read())
-            self._live.status(me.name, me.incarnation, status, now.steady)
-        self._live.observe(self._core.standings, self._ledger.last_position, now.steady)
-        self._hub.publish(STANDINGS, m.Standings(), json.dumps(self._document(now)).encode())
-
-    def _document(self, now: Now) -> dict[str, Any]:
-        return standings_document(
-            self._core.standings,
-            self._live,
-            now.steady,
-            directory=self._directory,
-            tasks=self._core.tasks,
-            facts=self._ledger.last_position,
-            seconds=self._core.seconds(now),
-            pool=self._pool.read(self._core.pool, now.steady),
-        )
+    def _say_phase(self, phase: str, reason: str) -> None:
+        self._hub.set_phase(phase, reason[:REASON])  # type: ignore[arg-type]
 
     def _over(self, now: Now) -> bool:
-        """After `ended`: the summary is written, and the launcher has said its last words or is gone."""
+        """Whether this launch has ended: the summary is written, the launcher has said its last words or is gone."""
+        standings = self._core.standings
+        if standings.phase != "ended" or standings.phase_launch != self._spec.launch:
+            return False  # one that an earlier launch came to is no end of this one
         if self._ended_at is None:
             self._ended_at = now.steady
-            write_summary(self._directory)
+        written = self._notices.summary(now.steady)
         waiting = any(
             kind == "launcher" and state in ("alive", "suspect") for kind, _, state in self._core.members.values()
         )
-        if self._gone or not waiting:
-            return now.steady - self._ended_at >= LINGER
-        return now.steady - self._ended_at >= 5.0
+        done = written and (self._gone or not waiting)
+        return now.steady - self._ended_at >= (LINGER if done else LONGEST)
 
-    def _say_where(self) -> None:
-        """Leave the address for those who come with the run directory alone (`watch`)."""
-        path = self._directory / "tracker.json"
-        temporary = path.with_suffix(".json.new")
-        temporary.write_text(
-            json.dumps({"address": self._hub.address, "run": self._spec.run["name"], "pid": os.getpid()})
-        )
-        temporary.replace(path)
+    def _say_where(self, steady: float) -> None:
+        self._notices.address(self._hub.address, self._spec.run["name"], steady)

@@ -13,11 +13,13 @@ from typing import Any
 
 from tracker.chronicle import TOLD, words
 from tracker.facts import Fact
-from tracker.tallies import FRAGMENTS, PolicyTally, Returns, RoleTally
+from tracker.tallies import FRAGMENTS, PolicyTally, Returns, RoleTally, finite
 
 EVENTS = 50
 ALARMS = 20
 POSITIONS = 32
+MOST = 1e300
+"""A limit of a run that is greater is none (and no float, where it is an integer)."""
 
 
 class Standings:
@@ -70,6 +72,7 @@ class Standings:
                 "episode",
                 "progress",
                 "update",
+                "fragments",
                 "outcome",
                 "mint",
                 "run",
@@ -172,8 +175,14 @@ class Standings:
         tally = self.policy(body["policy"])
         tally.updates += 1
         tally.version = max(tally.version, tuple(body["version"]))
-        tally.agent_steps_used += body["agent_steps"]
         tally.losses = body["losses"]
+        self._use(tally, body)
+
+    def _fragments(self, fact: Fact) -> None:
+        self._use(self.policy(fact.body["policy"]), fact.body)
+
+    def _use(self, tally: PolicyTally, body: Any) -> None:
+        tally.agent_steps_used += body["agent_steps"]
         staleness = tally.staleness
         for behind, count in body["staleness"].items():
             key = int(behind)
@@ -194,10 +203,11 @@ class Standings:
 
     def _run(self, fact: Fact) -> None:
         body = fact.body
-        self.run, self.seed, self.launch, self.config = body["name"], body["seed"], body["life"], body["config"]
+        self.run, self.seed, self.launch, self.config = body["name"], body["seed"], body["life"], finite(body["config"])
         stop = self.config.get("stop")
         known = {name: stop.get(name) for name in ("seconds", "env_steps", "return")} if isinstance(stop, dict) else {}
-        new = {name: float(value) for name, value in known.items() if isinstance(value, int | float)}
+        numbers = {name: value for name, value in known.items() if isinstance(value, int | float)}
+        new = {name: float(value) for name, value in numbers.items() if abs(value) <= MOST}
         if new.get("return") != self.stop.get("return"):
             self.solved_at = None
         self.stop = new
@@ -265,7 +275,8 @@ class Standings:
 
     def _liveness(self, fact: Fact) -> None:
         role = self.role(fact.body["role"])
-        role.state, role.incarnation = fact.body["state"], fact.body["incarnation"]
+        state = fact.body["state"]
+        role.state, role.incarnation = "alive" if state == "returned" else state, fact.body["incarnation"]
 
     def _quarantine(self, fact: Fact) -> None:
         self.quarantined += fact.body["count"]

@@ -15,11 +15,12 @@ from tracker.checkpoints import FOLDER
 from tracker.core import standard_folds
 from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
-from tracker.document import finite, policy_counts, task_counts
+from tracker.document import policy_counts, task_counts
 from tracker.epochs import Epochs
 from tracker.ledger import LEDGER, LedgerReader
 from tracker.lock import is_held
 from tracker.standings import Standings
+from tracker.tallies import finite
 from tracker.tasks import Tasks
 
 SUMMARY = "summary.json"

@@ -102,6 +102,17 @@ def quantile(histogram: dict[int, int], share: float) -> int | None:
     return None
 
 
+def finite(value: Any) -> Any:
+    """The same with None for every number that JSON has no form for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
 FRAGMENTS = ("consumed", "stale", "refused", "lost", "dropped")
 
 

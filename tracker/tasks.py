@@ -11,12 +11,14 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from broker.delivery import body_text
+from broker.delivery import MAX_BODY, body_text
 from tracker.facts import Fact
 from tracker.leases import ATTEMPTS, Answer, Decision, Lease, Request, Task
 
 REMEMBERED = 64
 """Answered requests kept for each incarnation, to answer the same request with the same assignment."""
+ANSWER_BYTES = 4 * 1024 * 1024
+"""Most bytes of bodies in one answer: with all that goes with them they fit into one header (8 MiB)."""
 
 
 class Tasks:
@@ -32,6 +34,7 @@ class Tasks:
             "outcome",
             "rollout_error",
             "evict",
+            "life",
             "late_outcome",
             "duplicate_task",
             "liveness",
@@ -92,8 +95,11 @@ class Tasks:
                 )
                 continue
             self.minted += 1
-            self.tasks[name] = Task(self.minted, policy, body_text(item["body"]))
+            body = body_text(item["body"])
+            self.tasks[name] = Task(self.minted, policy, body)
             self._wait(name)
+            if len(body) > MAX_BODY:  # as written here it may be longer than its source wrote it
+                self._owe(f"evict:{name}", {"task": name, "reason": f"its body has more than {MAX_BODY} characters"})
 
     def _assign(self, fact: Fact) -> None:
         body = fact.body
@@ -149,9 +155,16 @@ class Tasks:
             )
 
     def _evict(self, fact: Fact) -> None:
+        self.owed.pop(f"evict:{fact.body['task']}", None)
         if fact.body["task"] in self.tasks:
             self.evicted += 1
             self._end(fact.body["task"])
+
+    def _life(self, fact: Fact) -> None:
+        # What an earlier life minted is nothing to the next one, which mints again what it still wants.
+        policy, life = fact.body["policy"], fact.body["life"]
+        for name in [name for name, task in self.tasks.items() if task.policy == policy]:
+            self._owe(f"evict:{name}", {"task": name, "reason": f"{policy} began life {life}", "life": life})
 
     def _late_outcome(self, fact: Fact) -> None:
         self.owed.pop(f"{fact.kind}:{fact.body['of']}:{fact.body['task']}", None)
@@ -183,6 +196,7 @@ class Tasks:
         task = self.tasks.pop(name)
         self._release(name, task)
         self.owed.pop(f"return:{name}", None)
+        self.owed.pop(f"evict:{name}", None)
         self.ended[name] = None
 
     # --- decisions
@@ -207,6 +221,7 @@ class Tasks:
                 ending[body["task"]] = (body["from"], body["reason"])
             else:
                 decision.facts.append((kind, dict(body)))
+        evicted = {body["task"] for kind, body in decision.facts if kind == "evict"}  # their leases end with them
         for source, incarnation, reason in lost:
             for name in sorted(self.leases.get((source, incarnation), ()), key=lambda name: self.tasks[name].order):
                 ending.setdefault(name, (source, reason))
@@ -215,12 +230,14 @@ class Tasks:
             if lease is not None:
                 ending.setdefault(name, (lease.source, "expired"))
         for name, (source, reason) in ending.items():
+            if name in evicted:
+                continue
             decision.facts.append(("lease_returned", {"task": name, "from": source, "reason": reason}))
             if self.tasks[name].lapses + 1 >= attempts:
                 why = f"{attempts} leases ended without an outcome, the last one: {reason}"
                 decision.facts.append(("evict", {"task": name, "reason": why}))
         deadline = now + int(lease_seconds * 1e9)
-        taken: set[str] = set(ending)
+        taken = {*ending, *evicted}
         for request in requests:
             names = self._choose(request, taken)
             for name in names:
@@ -228,13 +245,6 @@ class Tasks:
                 decision.facts.append(("assign", {**body, "request": request.request, "deadline": deadline}))
             decision.assigned.append((request, names))
         return decision
-
-    def decide_assignment(self, request: Request, now: int, lease_seconds: float = 60.0) -> list[dict[str, Any]]:
-        """The bodies of the `assign` facts that answer one request; empty if it was answered, or there is no work."""
-        if self.answered(request) is not None:
-            return []
-        facts = self.decide(now, (request,), (), lease_seconds).facts
-        return [body for kind, body in facts if kind == "assign"]
 
     def expired(self, now: int) -> list[str]:
         """Leased tasks whose deadline is past, the earliest first."""
@@ -250,10 +260,11 @@ class Tasks:
         return task is not None and task.lease is not None and task.lease.deadline == entry[0]
 
     def _choose(self, request: Request, taken: set[str]) -> list[str]:
-        """The first `most` waiting tasks by order of mint; they are added to `taken`, the state stays."""
+        """The first waiting tasks, up to `most` and `ANSWER_BYTES`: they are added to `taken`, the state stays."""
         policies = [request.policy] if request.policy is not None else list(self._waiting)
         heaps = [heap for heap in map(self._waiting.get, policies) if heap]
         chosen: list[str] = []
+        size = 0
         seen: list[tuple[str, tuple[int, str]]] = []
         while len(chosen) < request.most:
             heap = min((heap for heap in heaps if heap), key=lambda heap: heap[0], default=None)
@@ -264,9 +275,13 @@ class Tasks:
             if task is None or task.lease is not None:
                 continue
             seen.append((task.policy, entry))
-            if entry[1] not in taken:
-                taken.add(entry[1])
-                chosen.append(entry[1])
+            if entry[1] in taken:
+                continue
+            size += len(task.body.encode())
+            if size > ANSWER_BYTES:  # never the first one: a body is at most 1 MiB
+                break
+            taken.add(entry[1])
+            chosen.append(entry[1])
         for policy, entry in dict.fromkeys(seen):
             heapq.heappush(self._waiting[policy], entry)
         return chosen

@@ -98,7 +98,13 @@ def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
         return lambda: call(**settings.settings)
     if rest in gymnasium.registry:  # importing the package has registered it
         return _registered(settings, rest)
-    return _from_zoo(settings, _module(settings, f"{package}.{rest}"))
+    try:
+        return _from_zoo(settings, importlib.import_module(f"{package}.{rest}"))
+    except ModuleNotFoundError as error:
+        if error.name != f"{package}.{rest}":
+            raise _wrong(settings, f"importing it raised {_text(error)}", "install what it needs") from error
+        wrong = f"module {package!r} has no {rest!r} (neither an attribute nor a module in it)"
+        raise _wrong(settings, wrong, "check the name") from error
 
 
 def _registered(settings: EnvironmentSettings, name: str) -> Callable[[], Any]:
@@ -119,7 +125,9 @@ def _accepted(settings: EnvironmentSettings, environment: Any) -> Any:
     if isinstance(environment, gymnasium.Env):
         return environment
     from pettingzoo import AECEnv, ParallelEnv
-    from pettingzoo.utils.conversions import aec_to_parallel
+    from pettingzoo.utils.conversions import aec_to_parallel, aec_to_parallel_wrapper
+
+    from actors.environments.turns import InTurns
 
     if isinstance(environment, AECEnv):
         if not environment.metadata.get("is_parallelizable", False):
@@ -132,6 +140,8 @@ def _accepted(settings: EnvironmentSettings, environment: Any) -> Any:
         )
     if not getattr(environment, "possible_agents", None):
         raise _wrong(settings, "it does not name its possible_agents", "list there every agent that can ever appear")
+    if type(environment) is aec_to_parallel_wrapper:
+        environment = InTurns(environment)
     return environment
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -31,15 +31,13 @@ class Throw:
 class Climb:
     """The policy: its parameters are a dictionary, and a version is better than the one before or equal to it."""
 
-    settles: Literal["update", "accept"] = "accept"
-
     def __init__(self, context: AlgorithmContext) -> None:
         self.candidates = int(context.settings.get("candidates", 8))
         self.random = np.random.default_rng(context.seed)
         self.best: dict[str, Any] = {"angle": 5.0, "score": 0.0}
         self.scored: list[dict[str, Any]] = []
-        self.minted = 0  # of all lives: a task's name is used once in a run
-        self.open = 0
+        self.minted = 0  # a task's name is used once
+        self.open: set[str] = set()
 
     def mint(self) -> Sequence[Task]:
         """A handful of candidates around the best one, as soon as an update has taken those before them."""
@@ -48,18 +46,20 @@ class Climb:
         angles = np.clip(self.random.normal(self.best["angle"], 5.0, self.candidates), 0.0, 90.0).tolist()
         tasks = [Task(f"angle-{self.minted + i}", {"angle": angle}) for i, angle in enumerate(angles)]
         self.minted += len(tasks)
-        self.open = len(tasks)
+        self.open = {task.task for task in tasks}
         return tasks
 
     def accept(self, fragment: Fragment) -> None:
         """One scored candidate."""
+        if fragment.task not in self.open:  # a runner was lost after it had sent this, and another did it again
+            return
+        self.open.discard(fragment.task)
         note = fragment.note or {}
         self.scored.append({"angle": float(note["angle"]), "score": float(fragment.arrays["score"][0])})
-        self.open -= 1
 
     def ready(self) -> bool:
         """Whether all candidates are scored."""
-        return self.open == 0 and bool(self.scored)
+        return not self.open and bool(self.scored)
 
     def update(self) -> Mapping[str, float]:
         """Keep the best."""
@@ -72,7 +72,7 @@ class Climb:
         return dict(self.best)
 
     def snapshot(self) -> Tree:
-        """All that is needed to go on; tasks that were open are minted anew, under new names."""
+        """All that is needed to go on. Tasks that are open now are forgotten: others are minted in their place."""
         return {"best": dict(self.best), "minted": self.minted}
 
     def restore(self, tree: Tree) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,8 +20,6 @@ DEFAULTS = {"batch_steps": 1024, "learning_rate": 0.01, "gamma": 0.99}
 
 class Reinforce:
     """Implements `learners.algorithm.Algorithm` for plain observations and discrete actions without masks."""
-
-    settles: Literal["update", "accept"] = "update"
 
     def __init__(self, context: AlgorithmContext) -> None:
         if context.observation is None or context.action is None:

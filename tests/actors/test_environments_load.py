@@ -43,7 +43,7 @@ def test_every_form_of_id(name: str, kind: str, agents: list[str]) -> None:
         ("Pendulum-v1", {}, True, r"no vector form.*actors\.vector = false"),
         ("tests.actors.worlds:Steered", {}, True, r"no vector form.*actors\.vector = false"),
         ("mpe2:simple_spread_v3", {"max_cycle": 1}, False, "max_cycle"),
-        ("mpe2:simple_sprad_v3", {}, False, "no module 'mpe2.simple_sprad_v3'"),
+        ("mpe2:simple_sprad_v3", {}, False, "'mpe2' has no 'simple_sprad_v3'"),
         ("nowhere_at_all:thing", {}, False, "no module 'nowhere_at_all'"),
         ("nowhere_at_all.thing", {}, False, "no module 'nowhere_at_all'"),
         (":thing", {}, False, "nothing on one side"),

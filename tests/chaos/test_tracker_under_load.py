@@ -21,6 +21,7 @@ from launcher.lifeline import Lifeline
 from launcher.plan import child_of, make_plan, tracker_address
 from launcher.runfile import RunFile
 from tests.flow.running import assert_folds_equal_rebuild, quiet, until
+from tracker.curriculum.settings import CurriculumSettings
 from tracker.ledger import LedgerReader
 from tracker.lock import is_held
 
@@ -30,9 +31,11 @@ SOURCES = 3
 class Tracker:
     """The real tracker's process, started again and again in one run directory."""
 
-    def __init__(self, home: Path, **sections: Any) -> None:
+    def __init__(self, home: Path, curriculum: dict[str, Any] | None = None) -> None:
         own = {"name": "load", "actors": {"rollout": "nowhere:Nothing"}, "policies": {"names": ["p"]}}
-        run = RunFile.from_plain(own | sections)
+        run = RunFile.from_plain(own)
+        if curriculum is not None:  # no run file may have it yet; the tracker's side stands
+            run = run.model_copy(update={"curriculum": CurriculumSettings.model_validate(curriculum)})
         self.where = directories.make("load", home / "run")
         self.plan = make_plan(run, None)
         self.address = tracker_address(run, self.where)

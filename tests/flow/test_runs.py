@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from broker.arrays import from_bytes
-from tests.flow.running import Running, headrace, processes_in
+from tests.flow.running import Running, headrace, processes_in, quiet
 from tracker.checkpoints import newest_valid
 
 
@@ -66,9 +68,10 @@ def test_what_the_facts_say_agrees_with_the_summary(finished: Running) -> None:
     for name, policy in summary["policies"].items():
         updates = [f for f in finished.facts("update") if f.body["policy"] == name]
         assert policy["version"] == updates[-1].body["version"]
-        assert policy["fragments"]["consumed"] == sum(f.body["consumed"] for f in updates)
+        counted = [*updates, *(f for f in finished.facts("fragments") if f.body["policy"] == name)]
+        assert policy["fragments"]["consumed"] == sum(f.body["consumed"] for f in counted)
         assert [f.body["version"][1] for f in updates] == list(range(1, len(updates) + 1))
-        used = sum(f.body["agent_steps"] for f in updates)
+        used = sum(f.body["agent_steps"] for f in counted)
         made = sum(f.body["agent_steps"][name] for f in finished.facts("progress"))
         assert 0 < used <= made
     phases = [f.body["phase"] for f in finished.facts("phase")]
@@ -151,7 +154,7 @@ def test_a_watched_run_is_interrupted(tmp_path: Path) -> None:
 def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     with Running(tmp_path, "cartpole", "--set", "stop.return=", "--set", "stop.seconds=600") as run:
         run.learning()
-        run.interrupt()
+        run.launcher.send_signal(signal.SIGHUP)  # its terminal was closed
         run.until(lambda: run.phase() in ("stopping", "ended"), "stopping")
         run.interrupt()
         began = time.monotonic()
@@ -162,7 +165,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
         summary = json.loads(headrace("summary", "--json", str(run.directory), cwd=tmp_path).stdout)
         # Whether it ended in order just before, or was cut short.
         assert summary["state"] == "ended"
-        assert summary["reason"].startswith("interrupted")
+        assert summary["reason"] in ("SIGHUP", "SIGHUP (cut short)")
 
 
 def test_an_interrupt_before_anything_was_started(tmp_path: Path) -> None:
@@ -182,3 +185,18 @@ def test_a_terminated_tracker_ends_the_run_and_says_so(tmp_path: Path) -> None:
         summary = summary_of(run)
         assert summary["state"] == "failed"
         assert summary["reason"] == "the tracker was told to end (SIGTERM)"
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "launcher.cli", "run", "cartpole", "--headless", "--seconds", "2"]
+    with subprocess.Popen(
+        [*command, "--run-dir", "run"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=quiet()
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline()
+        run.stdout.close()
+        assert run.wait(60) == 0
+        assert run.stderr.read() == b""
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["state"] == "ended"
+    assert not processes_in(tmp_path)

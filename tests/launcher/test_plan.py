@@ -40,7 +40,7 @@ def test_one_policy_for_each_agent_by_default() -> None:
     ]  # fmt: skip
     policy = plan.policies["agent_1"]
     # 2 actors x 2 fragments x (25 steps x 16 environments x 1 agent) / 1600
-    assert (policy.fragment_steps, policy.batch_steps, policy.staleness) == (400, 1600, 1.0)
+    assert (policy.fragment_steps, policy.batch_steps, policy.staleness) == (400, 3200, 1.0)
 
 
 def test_a_shared_policy_counts_all_its_agents() -> None:
@@ -94,7 +94,7 @@ def test_a_plan_is_plain() -> None:
 
 def test_check_tells_roles_staleness_and_the_resolved_file() -> None:
     text = check_text(make_plan(load(None, ["learner.window=60", "learner.max_staleness=4"]), SPREAD))
-    for told in ("learner-agent_2", "expected staleness 30.0 versions, above max_staleness 4", "[learner.settings]"):
+    for told in ("learner-agent_2", "expected staleness 15.0 versions, above max_staleness 4", "[learner.settings]"):
         assert told in text
     assert "sees box [18], does discrete [5]" in text
 
@@ -109,7 +109,7 @@ def test_the_probe_asks_the_real_environment() -> None:
     spaces = Probe(load("cartpole")).answer()
     assert spaces is not None
     assert (spaces.kind, list(spaces.agents)) == ("gymnasium", ["agent"])
-    assert make_plan(load("cartpole"), spaces).policies["agent"].staleness == 2.0
+    assert make_plan(load("cartpole"), spaces).policies["agent"].staleness == 1.0
 
 
 def test_the_probe_says_what_is_wrong(tmp_path: Path) -> None:

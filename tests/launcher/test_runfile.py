@@ -118,6 +118,8 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_key() -> None:
         (["learner.settings.x=2020-01-01"], "learner.settings.x: "),
         (["environment.normalise=['rewards']"], "should be 'observation' or 'reward'"),
         (["actors.processes=2.0"], "should be a valid integer"),
+        (["curriculum.capacity=10"], "curriculum: actors cannot draw from a pool yet; "),
+        (["curriculum={}"], "curriculum: actors cannot draw from a pool yet; "),
         (["nonsense"], "write it as key=value"),
         (["name.x=1"], "name is a value, not a section"),
     ],
@@ -168,6 +170,6 @@ def test_what_a_resumed_run_may_change(tmp_path: Path) -> None:
     assert changed["stop.seconds"] == (120.0, 500.0)
     assert changed["stop.return"] == (475.0, None)
     assert set(changed) == {"stop.seconds", "stop.return", "actors.processes", "learner.settings.learning_rate"}
-    with pytest.raises(RequestError, match=r"learner\.window: 2 -> 3"):
+    with pytest.raises(RequestError, match=r"learner\.window: 1 -> 3"):
         resume(tmp_path / "run.toml", ["learner.window=3"])
     assert resume_differences(run, run) == {}

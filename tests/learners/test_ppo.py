@@ -71,7 +71,6 @@ def actor(learner: Ppo, normalise=(), network_settings=None) -> Policy:
 def test_it_is_an_algorithm_by_name():
     built = build_algorithm("ppo", AlgorithmContext("p", VECTOR, THREE))
     assert isinstance(built, Algorithm)
-    assert built.settles == "update"
     assert not built.ready()
     assert not built.mint()
 

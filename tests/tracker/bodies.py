@@ -41,6 +41,19 @@ def update(number: int = 1, staleness: int = 1, policy: str = "p") -> dict[str, 
     }
 
 
+def fragments(policy: str = "p") -> dict[str, Any]:
+    counts = {"consumed": 3, "stale": 4, "refused": 5, "lost": 6}
+    return {"policy": policy, "agent_steps": 36, "staleness": {"1": 2, "7": 1}, **counts}
+
+
+def quarantine(count: int = 2) -> dict[str, Any]:
+    return {"source": "learner-p", "reason": "foreign", "count": count, "text": "another run's token", "size": 7}
+
+
+def life(number: int, policy: str = "p", incarnation: str = TWO) -> dict[str, Any]:
+    return {"policy": policy, "life": number, "incarnation": incarnation}
+
+
 def run(launch: int = 1, stop: dict[str, Any] | None = None) -> dict[str, Any]:
     config = {"stop": stop or {}}
     return {"name": "spread", "seed": 7, "life": launch, "resumed": launch > 1, "config": config}

@@ -220,6 +220,18 @@ def test_a_learner_gets_a_life_once_per_incarnation(tmp_path: Path) -> None:
     assert shell.tick().lives == []
 
 
+def test_who_was_silent_for_a_while_is_alive_again(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.start()
+    for change, state in (("suspect", "suspect"), ("returned", "alive"), ("lost", "lost"), ("returned", "alive")):
+        shell.core.handle(Event("actor-0", b.ONE, change))
+        shell.tick()
+        assert shell.core.standings.roles["actor-0"].state == state
+        assert shell.core.members["actor-0"] == ("actor", b.ONE, state)
+    told = [text for _, _, text in shell.core.standings.events if text.startswith("actor-0")]
+    assert told == [f"actor-0 is {how}" for how in ("silent", "back", "lost", "back")]
+
+
 def test_epochs_are_closed_by_facts_and_are_differences(tmp_path: Path) -> None:
     shell = Shell(tmp_path, epoch_steps=100)
     shell.start()

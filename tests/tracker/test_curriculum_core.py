@@ -167,12 +167,12 @@ def test_a_resumed_run_goes_on_with_tasks_labels_scores_counters_and_random_stat
 
 
 def test_the_launcher_says_the_same_of_a_resumed_run_before_it_starts() -> None:
-    def asked(**curriculum: Any) -> RunFile:
-        return RunFile.from_plain(
-            {"policies": {"names": ["p"]}, "actors": {"rollout": "a:B"}, "curriculum": curriculum}
-        )
+    run = RunFile.from_plain({"policies": {"names": ["p"]}, "actors": {"rollout": "a:B"}})
 
-    assert RunFile.from_plain(asked().to_plain()) == asked()
+    def asked(**curriculum: Any) -> RunFile:  # `from_plain` refuses one until actors can draw
+        return run.model_copy(update={"curriculum": settings(**curriculum)})
+
+    assert RunFile.model_validate(asked().to_plain()) == asked()
     assert resume_differences(asked(), asked(alpha=0.2)) == {"curriculum.alpha": (0.1, 0.2)}
     with pytest.raises(RequestError, match=r"curriculum\.migrate\.scorer"):
         resume_differences(asked(), asked(scorer="uniform"))
@@ -180,7 +180,7 @@ def test_the_launcher_says_the_same_of_a_resumed_run_before_it_starts() -> None:
     with pytest.raises(RequestError, match=r"keeps its \[curriculum\]"):
         resume_differences(asked(), asked().model_copy(update={"curriculum": None}))
     with pytest.raises(RequestError, match="min_presentations"):
-        asked(min_samples=10, min_presentations=5)
+        RunFile.from_plain({**run.to_plain(), "curriculum": {"min_samples": 10, "min_presentations": 5}})
 
 
 def test_the_standings_and_the_summary_show_the_pool(tmp_path: Path) -> None:

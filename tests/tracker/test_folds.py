@@ -34,6 +34,8 @@ bodies: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     body("episode", lambda value, n, p: b.episode(value, agents=n, policy=p), numbers, st.integers(0, 3), policies),
     body("progress", b.progress, some, some, policies),
     body("update", b.update, some, some, policies),
+    body("fragments", b.fragments, policies),
+    body("quarantine", b.quarantine, some),
     body("run", b.run, st.integers(1, 3), stops),
     body("spawned", b.spawned, actors, st.integers(1, 4)),
     body("exited", b.exited, actors),
@@ -51,7 +53,7 @@ bodies: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     body("epoch", lambda n: {"epoch": n, "env_steps": n}, some),
     body("liveness", lambda role: {"role": role, "state": "lost", "incarnation": b.ONE}, actors),
     body("alarm", lambda text: {"text": text}, st.text(max_size=20)),
-    body("life", lambda p, n: {"policy": p, "life": n, "incarnation": b.ONE}, policies, some),
+    body("life", b.life, some, policies),
     body(
         "checkpoint",
         lambda p, n, best: {"policy": p, "version": [1, n], "file": f"{n}", "size": 1, "score": 1.0, "best": best},
@@ -172,6 +174,9 @@ def test_the_standings_count() -> None:
         ("actor-0", "episode", b.episode(None)),
         ("learner-p", "update", b.update(5, 3)),
         ("learner-p", "update", b.update(6, 9)),
+        ("learner-p", "fragments", b.fragments()),
+        ("learner-p", "quarantine", b.quarantine(2)),
+        ("tracker", "quarantine", b.quarantine(3)),
         *[("actor-0", "episode", b.episode(2.0, agents=3)) for _ in range(99)],
         ("tracker", "clock", {"seconds": 50.0, "duplicates": 2}),
         ("actor-0", "episode", b.episode(2.0)),
@@ -187,7 +192,9 @@ def test_the_standings_count() -> None:
     assert (role.restarts, role.exits, role.running) == (1, 1, True)
     policy = fold.policies["p"]
     assert policy.version == (1, 6)
-    assert policy.staleness == {3: 2, 9: 2}
-    assert policy.fragments == {"consumed": 4, "stale": 2, "refused": 0, "lost": 0, "dropped": 0}
+    assert policy.staleness == {1: 2, 3: 2, 7: 1, 9: 2}
+    assert policy.fragments == {"consumed": 7, "stale": 6, "refused": 5, "lost": 6, "dropped": 0}
+    assert (policy.updates, policy.agent_steps_used) == (2, 64 + 64 + 36)
+    assert fold.quarantined == 5
     assert fold.duplicates == 2
     assert "actor-0 died (SIGKILL): ValueError: no" in [event[2] for event in fold.events]

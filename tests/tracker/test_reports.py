@@ -201,6 +201,19 @@ def test_alive_without_progress_is_stalled() -> None:
     assert standings_document(fold, live, 21.0)["roles"][0]["state"] == "lost"
 
 
+def test_credit_is_the_sum_of_what_is_known() -> None:
+    live = Live()
+    assert live.credit("p") is None
+    for name, credit in (("actor-0", 3), ("actor-1", None), ("actor-2", 4)):
+        live.hello(name, b.ONE, Hello(role="actor", pid=1), 0.0)
+        live.status(name, b.ONE, Status(rates={"credit.p": credit}), 0.0)
+    assert live.credit("p") == 7
+    live.liveness("actor-2", b.ONE, "suspect")
+    assert live.credit("p") == 3
+    live.liveness("actor-2", b.ONE, "returned")
+    assert live.credit("p") == 7
+
+
 def test_a_role_that_died_is_restarting() -> None:
     folds = standard_folds()
     fold = folds.folds["standings"]

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.wire import MAX_HEADER, Codec, Identity
 from tests.tracker import bodies as b
 from tracker.facts import Fact, decode
 from tracker.tasks import Request, Tasks
@@ -60,10 +61,10 @@ def test_the_same_request_has_the_same_answer_and_no_new_facts() -> None:
     run = Ledgered()
     run.mint("a", "b")
     request = Request("actor-0", b.ONE, 1, 1)
-    assert [body["task"] for body in run.fold.decide_assignment(request, 0)] == ["a"]
+    assert [body["task"] for _, body in run.fold.decide(0, (request,)).facts] == ["a"]
     assert run.fold.waiting == 2  # a decision changes nothing
+    assert run.fold.answered(request) is None
     run.decide(0, request)
-    assert run.fold.decide_assignment(request, 5) == []
     assert run.held(request) == ["a"]
 
 
@@ -124,6 +125,55 @@ def test_a_task_that_ends_every_actor_is_given_up() -> None:
     assert (run.fold.evicted, run.fold.waiting) == (1, 0)
 
 
+def test_an_answer_fits_into_a_message_and_the_rest_stays_for_the_next() -> None:
+    run = Ledgered()
+    names = ["\U0001d11e" * 250 + str(number) for number in range(1000)]
+    small, big = {}, {"text": "\u00e9" * 100_000}
+    for body, those in ((small, names[:900]), (big, names[900:])):
+        run.write("learner-p", "mint", {"policy": "p", "tasks": [{"task": name, "body": body} for name in those]})
+    codec = Codec(Identity("0" * 32, "tracker", b.TWO), "hub")
+    held = []
+    for number in range(1, 6):
+        request = Request("actor-0", b.ONE, number, 1024)
+        run.decide(0, request)
+        answer = run.fold.answered(request)
+        assert answer is not None
+        assert len(codec.encode(answer.message(0), "actor-0")) < MAX_HEADER
+        held.append(len(answer.tasks))
+    assert held == [920, 20, 20, 20, 20]
+    assert run.fold.waiting == 0
+
+
+def test_a_body_that_no_message_can_hold_ends_its_task() -> None:
+    run = Ledgered()
+    run.write("learner-p", "mint", {"policy": "p", "tasks": [{"task": "a", "body": {"list": [1e15] * 20_000}}]})
+    run.mint("b")
+    request = Request("actor-0", b.ONE, 1, 9)
+    kinds = [(kind, body["task"]) for kind, body in run.decide(0, request)]
+    assert kinds == [("evict", "a"), ("assign", "b")]
+
+
+def test_a_new_life_ends_what_the_earlier_ones_minted() -> None:
+    run = Ledgered()
+    run.mint("a", "b", "c", "d")
+    run.mint("e", policy="q")
+    run.decide(0, Request("actor-0", b.ONE, 1, 2))
+    run.write("tracker", "life", b.life(2))
+    run.write("actor-0", "outcome", {"task": "a", "score": 1.0})  # before the tracker's decision: it counts
+    run.write("actor-0", "rollout_error", {"task": "b", "traceback": "E", "permanent": False})
+    run.mint("f")  # of the new life
+    run.fold.restore(json.loads(json.dumps(run.fold.snapshot())))
+    request = Request("actor-1", b.ONE, 1, 9)
+    facts = run.decide(1, request, lost=[("actor-0", b.ONE, "lost")])
+    assert [(kind, body["task"]) for kind, body in facts] == [
+        ("evict", "b"), ("evict", "c"), ("evict", "d"), ("assign", "e"), ("assign", "f"),
+    ]  # fmt: skip
+    assert facts[0][1]["reason"] == "p began life 2"
+    assert (run.fold.done, run.fold.evicted, run.fold.waiting, run.fold.leased) == (1, 3, 0, 2)
+    assert run.held(request) == ["e", "f"]
+    assert run.decide(1) == []
+
+
 class Histories(RuleBasedStateMachine):
     """Random histories, with a restart from a snapshot at any point."""
 
@@ -133,6 +183,7 @@ class Histories(RuleBasedStateMachine):
         self.now = 0
         self.names = 0
         self.requests = 0
+        self.lives = 0
         self.first: dict[str, str] = {}
         self.minted: set[str] = set()
 
@@ -161,7 +212,9 @@ class Histories(RuleBasedStateMachine):
             requests.append(Request(f"actor-{actor}", b.ONE, self.requests, most, policy))
         before = dict.fromkeys(name for held in self.run.fold.leases.values() for name in held)
         gone = [(f"actor-{actor}", b.ONE, "lost") for actor in lost]
+        doomed = {body["task"] for kind, body in self.run.fold.owed.values() if kind == "evict"}
         facts = self.run.decide(self.now, *requests, lost=gone, lease=30.0)
+        assert not doomed & self.run.fold.tasks.keys()
         assigned = [body["task"] for kind, body in facts if kind == "assign"]
         assert len(assigned) == len(set(assigned))
         assert not before.keys() & set(assigned)  # what was leased went through the queue, never from hand to hand
@@ -182,6 +235,11 @@ class Histories(RuleBasedStateMachine):
     def error(self, pick: Any, actor: int, permanent: bool) -> None:
         name = pick.choice(sorted(self.minted))
         self.run.write(f"actor-{actor}", "rollout_error", {"task": name, "traceback": "E", "permanent": permanent})
+
+    @rule(policy=st.sampled_from("pq"))
+    def life(self, policy: str) -> None:
+        self.lives += 1
+        self.run.write("tracker", "life", b.life(self.lives, policy))
 
     @rule()
     def restart(self) -> None:

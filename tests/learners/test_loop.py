@@ -1,0 +1,176 @@
+"""The learner's loop with a real hub and a real spoke: what it accepts, refuses, counts and mints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.delivery import MAX_BODY, body_text
+from broker.hub import Hub
+from broker.names import new_incarnation, new_token
+from broker.policy_spoke import PolicySpoke
+from broker.reactor import Reactor, until
+from broker.station import Spec, Station
+from broker.wire import Identity
+from learners.algorithm import Fragment, Task
+from learners.loop import MINT_CHARACTERS, LearnerLoop, _parts
+from learners.role import updates_lost
+
+DEADLINE = 10.0
+
+
+class Tally:
+    """An algorithm that counts: an update for every two fragments."""
+
+    def __init__(self) -> None:
+        self.seen: list[Fragment] = []
+        self.total = 0.0
+
+    def accept(self, fragment: Fragment) -> None:
+        if fragment.arrays["x"].shape != (3,):
+            raise ValueError("x must be [3]")
+        self.seen.append(fragment)
+
+    def ready(self) -> bool:
+        return len(self.seen) >= 2
+
+    def update(self) -> dict[str, float]:
+        self.total += sum(float(fragment.arrays["x"].sum()) for fragment in self.seen)
+        self.seen.clear()
+        return {"total": self.total}
+
+    def mint(self) -> tuple[Task, ...]:
+        return ()
+
+    def parameters(self) -> dict[str, Any]:
+        return {"total": np.array([self.total])}
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"total": self.total}
+
+    def restore(self, tree: Any) -> None:
+        self.total = tree["total"]
+
+
+class Bench:
+    """A learner and an actor's spoke, joined by real sockets; the tracker is away, so that facts stay in the outbox."""
+
+    def __init__(self, folder: Path) -> None:
+        token = new_token()
+        (folder / "token").write_text(token)
+        self.reactors = [Reactor("learner"), Reactor("actor")]
+        learner = Identity(token, "learner-a", new_incarnation())
+        self.hub = Hub(self.reactors[0], learner, f"ipc://{folder}/hub")
+        spec = Spec("learner-a", "learner", 0, str(folder), str(folder), f"ipc://{folder}/tracker", {}, "a")
+        station = Station.open(spec, threading.Event(), identity=learner, reactor=self.reactors[0])
+        self.loop = LearnerLoop(station, self.hub, Tally(), "a", 1, 0, max_staleness=2)
+        actor = Identity(token, "actor-0", new_incarnation())
+        self.spoke = PolicySpoke(self.reactors[1], actor, "learner-a", self.hub.address, window=8, policy="a")
+        self.loop.publish()
+
+    def send(self, x: Any, crc: int, version: tuple[int, int] = (1, 0), task: str | None = None) -> None:
+        assert self.spoke.wait_for_credit(DEADLINE)
+        assert self.spoke.send_fragment({"x": np.asarray(x, np.float32)}, version=version, crc=crc, steps=3, task=task)
+
+    def learn_until(self, done: Any) -> None:
+        async def learn() -> None:
+            arrived = asyncio.Event()
+
+            def step() -> bool:
+                self.loop._accept_all()
+                return bool(done())
+
+            while not until(step, 0.05):
+                if self.loop.algorithm.ready():
+                    await self.loop._update(arrived)
+
+        asyncio.run(asyncio.wait_for(learn(), DEADLINE))
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, of, body in self.loop.station.tracker._outbox._facts if of == kind]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    for reactor in made.reactors:
+        reactor.close()
+        assert reactor.failure is None
+
+
+def test_a_fragment_made_with_other_parameters_than_it_says_is_refused_and_told(bench: Bench) -> None:
+    newest = bench.spoke.wait_for_version(DEADLINE)
+    assert newest is not None
+    bench.send([1, 2, 3], newest.crc)
+    bench.send([1, 2, 3], newest.crc ^ 1)
+    bench.send([1, 2], newest.crc)
+    bench.learn_until(lambda: bench.loop.counts.refused == 2 and bench.loop.counts.consumed == 1)
+    reasons = [refusal["reason"] for refusal in bench.told("refusal")]
+    assert len(reasons) == 2
+    assert "crc" in reasons[0]
+    assert "x must be [3]" in reasons[1]
+    assert bench.spoke.flushed(DEADLINE)
+
+
+def test_what_is_stale_is_dropped_and_every_count_is_told_without_an_update(bench: Bench) -> None:
+    newest = bench.spoke.wait_for_version(DEADLINE)
+    assert newest is not None
+    bench.loop.number = 3
+    bench.send([1, 1, 1], newest.crc)
+    bench.send([1, 1, 1], newest.crc, task="mine")  # asked for: its age is for the algorithm to judge
+    bench.send([1, 1, 1], newest.crc, version=(0, 9))
+    bench.learn_until(lambda: bench.loop.counts.stale == 2 and bench.loop.counts.consumed == 1)
+    bench.loop.tell_counts()
+    (told,) = bench.told("fragments")
+    assert (told["consumed"], told["stale"], told["refused"], told["lost"]) == (1, 2, 0, 0)
+    assert told["staleness"] == {"3": 1}
+    bench.loop.tell_counts()
+    assert len(bench.told("fragments")) == 1
+
+
+def test_an_update_takes_no_more_than_it_needs_and_the_rest_keeps_its_credit(bench: Bench) -> None:
+    newest = bench.spoke.wait_for_version(DEADLINE)
+    assert newest is not None
+    for _ in range(3):
+        bench.send([1, 1, 1], newest.crc)
+    assert until(lambda: bench.hub.queued >= 3, DEADLINE)
+    bench.loop._accept_all()
+    assert len(bench.loop._queue) == 1
+    assert until(lambda: bench.spoke.credit == 7, DEADLINE)
+    bench.learn_until(lambda: bench.loop.number == 1 and bench.loop.counts.consumed == 1)
+    (update,) = bench.told("update")
+    assert (update["version"], update["consumed"], update["losses"]) == ([1, 1], 2, {"total": 6.0})
+
+
+@given(st.lists(st.integers(0, 60_000), max_size=12))
+def test_minted_tasks_fit_into_facts_whole_and_in_order(sizes: list[int]) -> None:
+    tasks = [{"task": f"t{index}", "body": {"text": "x" * size}} for index, size in enumerate(sizes)]
+    parts = list(_parts(tasks))
+    assert [task for part in parts for task in part] == tasks
+    assert all(len(body_text({"policy": "p" * 64, "tasks": part})) <= MAX_BODY for part in parts)
+    assert len(parts) <= 1 + sum(len(body_text(task)) for task in tasks) * 2 // MINT_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("life", "seen", "taken", "lost"),
+    [
+        (2, (1, 10), (1, 7), 3),  # numbers go on within a life
+        (2, (1, 10), (1, 10), 0),
+        (2, (1, 10), None, 10),  # no checkpoint: life 1 began at 0
+        (3, (2, 12), (1, 7), 4),  # life 2 took up 7, began at 8, and made 9 to 12
+        (3, (1, 10), (1, 7), 0),  # life 2 made nothing; the loss of life 1 was told when life 2 began
+        (2, None, None, 0),
+    ],
+)
+def test_updates_lost(life: int, seen: tuple[int, int] | None, taken: tuple[int, int] | None, lost: int) -> None:
+    assert updates_lost(life, seen, taken) == lost

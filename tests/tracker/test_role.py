@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from broker.hubstate import Said
+from broker.liveness import Event
+from broker.messages import Directory, Hello
+from broker.names import ALL, new_token
+from broker.station import Spec
+from tests.tracker import bodies as b
+from tests.tracker.test_reports import ENDED, STORY, make
+from tracker import role as roles
+from tracker.core import Now
+from tracker.ledger import LedgerFull
+from tracker.notices import AGAIN, Notices
+from tracker.role import TrackerRole
+
+RUN = {"name": "spread", "seed": 7, "tracker": {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False}}
+
+
+class Made:
+    """A tracker with sockets, whose loop the test may run or not."""
+
+    def __init__(self, folder: Path, launch: int = 1) -> None:
+        (folder / "token").write_text(new_token())
+        plan = {"run": RUN, "policies": {"p": {}}}
+        about = {"role": "tracker", "kind": "tracker", "index": 0, "tracker": "tcp://127.0.0.1:0", "plan": plan}
+        spec = Spec.of({**about, "directory": str(folder), "sockets": str(folder), "launch": launch})
+        self.ending = threading.Event()
+        self.role = TrackerRole(spec, self.ending)
+        self.directories: list[tuple[str, list[str]]] = []
+
+    def listen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def publish(recipient: str, message: Any, _: Any = None) -> None:
+            if isinstance(message, Directory):
+                self.directories.append((recipient, [entry.address for entry in message.entries]))
+
+        monkeypatch.setattr(self.role._hub, "publish", publish)
+
+    def receives(self, *deliveries: Any) -> list[tuple[str, list[str]]]:
+        self.directories = []
+        for delivery in deliveries:
+            self.role._receive(delivery, Now(0, 0.0))
+        return self.directories
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Made]:
+    tracker = Made(tmp_path)
+    yield tracker
+    tracker.role.close()
+
+
+def test_the_directory_goes_to_all_on_change_and_to_each_at_its_hello(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.listen(monkeypatch)
+    name, here = "learner-p", ["ipc:///l"]
+    hello = Said(name, b.ONE, Hello(role="learner", pid=1, address="ipc:///l", policy="p"))
+    assert made.receives(Event(name, b.ONE, "alive"), hello) == [(ALL, here), (name, here)]
+    assert made.receives(hello) == [(name, here)]
+    assert made.receives(Said("actor-0", b.ONE, Hello(role="actor", pid=2))) == [("actor-0", here)]
+    # Stopped for longer than silence is borne: the same incarnation comes back.
+    assert made.receives(Event(name, b.ONE, "suspect")) == []
+    assert made.receives(Event(name, b.ONE, "lost")) == [(ALL, [])]
+    assert made.receives(Event(name, b.ONE, "returned"), hello) == [(ALL, here), (name, here)]
+    assert made.role._live.seen[name].state == "alive"
+    # Another takes its place: what becomes of the older one changes nothing.
+    there = ["ipc:///m"]
+    newer = Said(name, b.TWO, Hello(role="learner", pid=3, address="ipc:///m", policy="p"))
+    assert made.receives(Event(name, b.ONE, "superseded"), newer) == [(ALL, there), (name, there)]
+    assert made.receives(Event(name, b.ONE, "lost")) == []
+    assert made.receives(Event(name, b.TWO, "left")) == [(ALL, [])]
+
+
+def test_only_the_end_of_this_launch_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, *STORY, ENDED).close()
+    (tmp_path / "tracker.json.new").mkdir()  # stands for a disk without room
+    made = Made(tmp_path, launch=2)
+    assert "tracker.json" in made.role._live.alarms
+    (tmp_path / "tracker.json.new").rmdir()
+    monkeypatch.setattr(roles, "FULL_PAUSE", 0.01)
+    calm = SimpleNamespace(collect=lambda: 0, freeze=lambda: None, set_threshold=lambda *_: None)
+    monkeypatch.setattr(roles, "gc", calm)
+    commits: list[bool] = []
+    commit = made.role._ledger.commit
+
+    def full() -> AbstractContextManager[None]:
+        commits.append((tmp_path / "summary.json").exists())
+        if len(commits) <= 20:
+            raise LedgerFull("no room")
+        made.ending.set()
+        return commit()
+
+    monkeypatch.setattr(made.role._ledger, "commit", full)
+    began = time.monotonic()
+    try:
+        made.role.run()
+    finally:
+        made.role.close()
+    assert time.monotonic() - began < 20
+    assert commits[:21] == [False] * 21  # the earlier launch's end, which the folds still say, ended nothing
+    standings = made.role._core.standings
+    assert (standings.phase, standings.phase_launch) == ("ended", 2)
+    assert json.loads((tmp_path / "summary.json").read_text())["reason"] == standings.reason
+    assert (tmp_path / "tracker.json").exists()
+
+
+def test_a_reason_of_any_length_travels(made: Made) -> None:
+    made.role._say_phase("stopping", "x" * 200_000)
+    time.sleep(0.1)
+    assert made.role._reactor.failure is None
+
+
+def test_a_notice_that_cannot_be_written_is_an_alarm_and_tried_again(tmp_path: Path) -> None:
+    make(tmp_path, *STORY, ENDED).close()
+    alarms: dict[str, str] = {}
+    notices = Notices(tmp_path, alarms)
+    for name in ("tracker.json.new", "summary.json.partial"):
+        (tmp_path / name).mkdir()
+    assert not notices.address("ipc:///t", "spread", 1.0)
+    assert not notices.summary(1.0)
+    assert sorted(alarms) == ["summary.json", "tracker.json"]
+    assert "free some space" in alarms["summary.json"]
+    for name in ("tracker.json.new", "summary.json.partial"):
+        (tmp_path / name).rmdir()
+    assert not notices.summary(1.0 + AGAIN / 2)
+    assert notices.summary(1.0 + AGAIN)
+    assert notices.address("ipc:///t", "spread", 1.0 + AGAIN)
+    assert alarms == {}
+    assert json.loads((tmp_path / "tracker.json").read_text())["address"] == "ipc:///t"
+    (tmp_path / "summary.json").unlink()
+    assert notices.summary(9.0)  # once
+    assert not (tmp_path / "summary.json").exists()

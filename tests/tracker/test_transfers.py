@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import hashlib
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.messages import CheckpointOffer, Chunk, RestorePoint, RestoreRequest
+from tests.tracker import bodies as b
+from tracker.checkpoints import CheckpointStore
+from tracker.core import Core, Now, Restoring, Settings, standard_folds
+from tracker.live import Live
+from tracker.transfers import Transfers
+
+
+class Shell:
+    """What the role does around the transfers: commits happen when the test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.core = Core(Settings(), standard_folds(), b.TWO)
+        self.live = Live()
+        self.offers: list[tuple[str, int, str]] = []
+        self.points: list[RestorePoint] = []
+        self.chunks: list[bytes] = []
+        self.store = CheckpointStore(folder)
+        self.transfers = Transfers(self.store, self.core, self.live, self)  # type: ignore[arg-type]
+
+    def offer(self, name: str, offer: int, chunks: int, state: str) -> None:
+        self.offers.append((name, offer, state))
+
+    def publish(self, recipient: str, message: Any, payload: bytes = b"") -> None:
+        if isinstance(message, RestorePoint):
+            self.points.append(message)
+        else:
+            self.chunks.append(payload)
+
+    def upload(self, number: int, content: bytes, policy: str = "p", version: int | None = None) -> None:
+        digest = hashlib.sha256(content).hexdigest()
+        version = number if version is None else version
+        offer = CheckpointOffer(offer=number, policy=policy, version=(1, version), size=len(content), sha256=digest)
+        self.transfers.offered(f"learner-{policy}", b.ONE, offer)
+        chunk = Chunk(offer=number, index=0, crc=zlib.crc32(content))
+        self.transfers.arrived(f"learner-{policy}", chunk, content)
+
+    def gather(self) -> None:
+        self.core.gather(Now(0, 0.0))
+
+    def commit(self) -> None:
+        batch = self.core.gather(Now(0, 0.0))
+        position = self.core.folds.position
+        out = self.core.committed(range(position + 1, position + 1 + len(batch.rows)))
+        for life in out.lives:
+            self.transfers.begin(life)
+        for fact in out.facts:
+            if fact.kind == "checkpoint":
+                self.transfers.committed(fact.body)
+
+    @property
+    def durable(self) -> list[tuple[str, int]]:
+        return [(name, number) for name, number, state in self.offers if state == "durable"]
+
+
+def test_only_the_committed_checkpoint_is_acknowledged(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.upload(1, b"one")
+    shell.gather()  # the batch with its fact is offered to a full disk, while others arrive
+    shell.upload(1, b"two", policy="q")
+    shell.upload(2, b"other bytes of the same version", version=1)
+    assert shell.durable == []
+    shell.commit()
+    assert shell.durable == [("learner-p", 1)]
+    shell.commit()
+    assert shell.durable == [("learner-p", 1), ("learner-q", 1), ("learner-p", 2)]
+    shell.commit()
+    assert len(shell.durable) == 3
+
+
+def test_an_offer_that_was_replaced_is_not_acknowledged_over_the_newer(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.upload(1, b"one")
+    newer = CheckpointOffer(offer=2, policy="p", version=(1, 2), size=3, sha256="0" * 64)
+    shell.transfers.offered("learner-p", b.ONE, newer)
+    shell.commit()
+    assert shell.offers[-1] == ("learner-p", 2, "fetching")
+    shell.store.close()
+
+
+def test_a_restore_point_names_a_fact_that_is_on_disk(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.core.handle(Restoring("p", b.ONE))
+    shell.gather()
+    shell.upload(1, b"one")
+    shell.commit()
+    assert shell.points == []  # it asks again
+    shell.core.handle(Restoring("p", b.ONE))
+    shell.commit()
+    (point,) = shell.points
+    assert point.position == shell.core.standings.policies["p"].positions["p~1.1.checkpoint"] == 4
+    assert (point.life, point.version, point.size) == (1, (1, 1), 3)
+    shell.transfers.asked("learner-p", RestoreRequest(policy="p", position=4, index=0))
+    assert shell.chunks == [b"one"]
+    (tmp_path / "p~1.1.checkpoint").unlink()
+    shell.transfers.asked("learner-p", RestoreRequest(policy="p", position=4, index=0))
+    assert "cannot be read" in shell.live.alarms["checkpoints"]
+
+
+def test_a_checkpoint_without_a_fact_gets_one(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.upload(7, b"one")
+    back = Shell(tmp_path)  # the tracker was killed before the commit
+    back.core.handle(Restoring("p", b.ONE))
+    back.commit()
+    assert [point.position for point in back.points] == [1]
+    assert back.core.standings.checkpoints == 1
+    assert back.durable == []
+
+
+@pytest.mark.parametrize("wrong", [b"onx", b"on"])
+def test_bytes_that_were_not_offered_are_refused(tmp_path: Path, wrong: bytes) -> None:
+    shell = Shell(tmp_path)
+    digest = hashlib.sha256(b"one").hexdigest()
+    offer = CheckpointOffer(offer=1, policy="p", version=(1, 1), size=3, sha256=digest)
+    shell.transfers.offered("learner-p", b.ONE, offer)
+    shell.transfers.arrived("learner-p", Chunk(offer=1, index=0, crc=zlib.crc32(wrong)), wrong)
+    assert shell.offers[-1] == ("learner-p", 1, "refused")
+    assert "checkpoints" in shell.live.alarms
+    shell.upload(2, b"one")
+    shell.commit()
+    assert shell.durable == [("learner-p", 2)]
+    assert shell.live.alarms == {}

@@ -1,0 +1,120 @@
+"""Checkpoints on their way: offers and chunks up from learners, restore points and chunks down to them.
+
+Invariants: an offer is `durable` only when the fact of this very content is on disk; a restore point names the position
+of a fact that is on disk. What is on disk lies with `tracker.checkpoints`, what is decided with `tracker.core`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+from broker import messages as m
+from broker.errors import DamagedCheckpoint, RunError
+from broker.hub import Hub
+from tracker.checkpoints import CheckpointsFull, CheckpointStore, read_chunk
+from tracker.core import Core, Life
+from tracker.live import Live
+
+ALARM = "checkpoints"
+
+
+class Transfers:
+    """All transfers of one incarnation of the tracker. Checkpoints on disk without a fact get theirs at once."""
+
+    def __init__(self, store: CheckpointStore, core: Core, live: Live, hub: Hub) -> None:
+        self._store, self._core, self._live, self._hub = store, core, live, hub
+        self._offers: dict[str, int] = {}
+        """By policy: the number of the offer being fetched."""
+        self._unacknowledged: dict[tuple[str, str], tuple[str, int, int]] = {}
+        """By (file, sha256): (learner, offer, chunks) of checkpoints whose fact is not on disk yet."""
+        self._restoring: dict[str, tuple[Path, int]] = {}
+        """By policy: the checkpoint being fetched and the position that names it."""
+        self._skipped: set[tuple[str, str]] = set()
+        for body in core.unrecorded(store.manifests()):
+            core.record("checkpoint", body)
+
+    # --- up
+
+    def offered(self, source: str, incarnation: str, offer: m.CheckpointOffer) -> None:
+        """A learner offers a checkpoint."""
+        if offer.score is None:
+            tally = self._core.standings.policies.get(offer.policy)
+            offer = offer.model_copy(update={"score": tally.returns.mean if tally is not None else None})
+        try:
+            chunks = self._store.begin(incarnation, offer)
+        except (CheckpointsFull, RunError) as error:
+            self._live.alarms[ALARM] = str(error)
+            return
+        if chunks is not None:
+            self._offers[offer.policy] = offer.offer
+            self._hub.offer(source, offer.offer, chunks, "fetching")
+
+    def arrived(self, source: str, chunk: m.Chunk, payload: bytes | memoryview) -> None:
+        """A chunk of an offer. With the last one the checkpoint is on disk, and its fact is to be committed."""
+        policy = next((name for name in self._offers if f"learner-{name}" == source), None)
+        if policy is None or self._offers[policy] != chunk.offer or zlib.crc32(payload) != chunk.crc:
+            return
+        try:
+            chunks = self._store.write(policy, chunk.index, payload)
+            self._hub.offer(source, chunk.offer, chunks, "fetching")
+            if self._store.complete(policy):
+                body = self._store.finish(policy)
+                del self._offers[policy]
+                self._core.record("checkpoint", body)
+                self._unacknowledged[body["file"], body["sha256"]] = (source, chunk.offer, chunks)
+                self._live.alarms.pop(ALARM, None)
+        except (DamagedCheckpoint, CheckpointsFull, RunError) as error:
+            self._offers.pop(policy, None)
+            self._live.alarms[ALARM] = str(error)
+            self._hub.offer(source, chunk.offer, 0, "refused")
+
+    def committed(self, body: dict[str, Any]) -> None:
+        """A `checkpoint` fact is on disk: its learner may forget the content."""
+        waiting = self._unacknowledged.pop((body["file"], body["sha256"]), None)
+        if waiting is not None and body["policy"] not in self._offers:  # a newer offer has taken the older one's place
+            self._hub.offer(*waiting, "durable")
+
+    # --- down
+
+    def begin(self, life: Life) -> None:
+        """Tell a learner where it begins. It asks again until it hears."""
+        found, skipped = self._store.newest_valid(life.policy)
+        told = tuple(f"{file}: {reason}"[:4000] for file, reason in skipped[:64])
+        for file, reason in skipped:
+            if (file, reason) not in self._skipped:
+                self._skipped.add((file, reason))
+                self._core.record("checkpoint_skipped", {"policy": life.policy, "file": file, "reason": reason})
+        tally = self._core.standings.policy(life.policy)
+        seen = tally.version if tally.updates else None
+        point = m.RestorePoint(
+            policy=life.policy, incarnation=life.incarnation, life=life.life, skipped=told, seen=seen
+        )
+        if found is not None:
+            path, manifest = found
+            position = tally.positions.get(manifest.file)
+            if position is None:
+                return  # its fact is not on disk yet
+            self._restoring[life.policy] = (path, position)
+            point = point.model_copy(
+                update={
+                    "position": position,
+                    "version": manifest.version,
+                    "size": manifest.size,
+                    "sha256": manifest.sha256,
+                }
+            )
+        self._hub.publish(f"learner-{life.policy}", point)
+
+    def asked(self, source: str, request: m.RestoreRequest) -> None:
+        """A learner asks for a chunk of what its restore point named."""
+        path, position = self._restoring.get(request.policy, (None, 0))
+        if path is None or request.position != position or request.index is None:
+            return
+        try:
+            content = read_chunk(path, request.index)
+        except DamagedCheckpoint as error:  # the learner gives up, begins anew, and gets the one before
+            self._live.alarms[ALARM] = str(error)
+            return
+        self._hub.publish(source, m.Chunk(offer=position, index=request.index, crc=zlib.crc32(content)), content)

@@ -110,8 +110,8 @@ def test_an_asked_for_directory_is_free_again_after_a_refusal(tmp_path: Path) ->
 
 
 def test_a_tcp_address_serves(tmp_path: Path) -> None:
-    port = free_port()
-    with Running(tmp_path, "cartpole", "--set", f"tracker.address=tcp://127.0.0.1:{port}") as run:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with Running(tmp_path, "cartpole", "--set", "stop.return=", "--set", f"tracker.address={address}") as run:
         run.learning()
         seen = headrace("watch", "--once", "--json", str(run.directory), cwd=tmp_path)
         assert seen.returncode == 0, seen.stderr

@@ -35,7 +35,7 @@ def test_the_summary_has_the_shape_that_scripts_rely_on(finished: Running) -> No
     assert summary["state"] == "ended"
     assert summary["failed"] is False
     assert "reached" in summary["reason"]
-    assert summary["seconds"] > 1
+    assert summary["seconds"] > 0
     assert summary["restarts"] == dict.fromkeys(summary["restarts"], 0)
     assert {"actor-0", "actor-1", "tracker"} < set(summary["restarts"])
     agents = dict.fromkeys(summary["policies"], 1)

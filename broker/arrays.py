@@ -75,6 +75,8 @@ class Layout:
     size: int
     keys: tuple[str, ...] | None = None
     """Where the tree is a flat dict of arrays in order: its keys."""
+    record: np.dtype[Any] | None = None
+    """Such a dict as one structured dtype, where numpy has one: its fields are found in half the time of arrays."""
 
 
 def _padded(size: int) -> int:
@@ -169,12 +171,24 @@ def read_layout(plain: Any) -> Layout:
     except (ValueError, OverflowError) as error:
         raise WireError("layout", f"a plain value cannot travel: {error}"[:200]) from error
     digest = hashlib.blake2b(packed, digest_size=16).hexdigest()
-    return Layout(plain, digest, tuple(entries), offset, _flat(plain[0]))
+    keys = _flat(plain[0])
+    return Layout(plain, digest, tuple(entries), offset, keys, _record(keys, entries, offset))
 
 
 def _flat(skeleton: Any) -> tuple[str, ...] | None:
     flat = isinstance(skeleton, dict) and list(skeleton.values()) == [{ARRAY: n} for n in range(len(skeleton))]
     return tuple(skeleton) if flat and ARRAY not in skeleton else None
+
+
+def _record(keys: tuple[str, ...] | None, entries: Sequence[Any], size: int) -> np.dtype[Any] | None:
+    if not keys or "" in keys or size >= 2**31 or any(brain for *_, brain in entries):
+        return None
+    forms = [(dtype, shape) for dtype, shape, _, _ in entries]
+    offsets = [offset for _, _, offset, _ in entries]
+    try:
+        return np.dtype({"names": list(keys), "formats": forms, "offsets": offsets, "itemsize": size})
+    except (TypeError, ValueError):  # an axis that numpy's fields cannot have
+        return None
 
 
 def _check_skeleton(skeleton: Any, arrays: int) -> None:
@@ -268,6 +282,9 @@ def unpack_all(layout: Layout, payload: memoryview | bytes, count: int) -> list[
 
 
 def _unpack_one(layout: Layout, view: memoryview) -> Tree:
+    if layout.record is not None and layout.keys is not None:
+        whole: np.ndarray[Any, Any] = np.ndarray((), layout.record, view)
+        return {key: whole[key] for key in layout.keys}
     arrays: list[Any] = []
     for dtype, shape, offset, brain in layout.entries:
         array = np.ndarray(shape, dtype, view, offset)

@@ -21,6 +21,7 @@ import msgpack
 import numpy as np
 
 from broker.errors import WireError
+from broker.sending import fresh
 
 ALIGNMENT = 64
 ARRAY = "\0array"
@@ -72,6 +73,8 @@ class Layout:
     entries: tuple[tuple[np.dtype[Any], tuple[int, ...], int, bool], ...]
     """For each array: dtype, shape, offset, whether it is a bfloat16."""
     size: int
+    keys: tuple[str, ...] | None = None
+    """Where the tree is a flat dict of arrays in order: its keys."""
 
 
 def _padded(size: int) -> int:
@@ -166,7 +169,12 @@ def read_layout(plain: Any) -> Layout:
     except (ValueError, OverflowError) as error:
         raise WireError("layout", f"a plain value cannot travel: {error}"[:200]) from error
     digest = hashlib.blake2b(packed, digest_size=16).hexdigest()
-    return Layout(plain, digest, tuple(entries), offset)
+    return Layout(plain, digest, tuple(entries), offset, _flat(plain[0]))
+
+
+def _flat(skeleton: Any) -> tuple[str, ...] | None:
+    flat = isinstance(skeleton, dict) and list(skeleton.values()) == [{ARRAY: n} for n in range(len(skeleton))]
+    return tuple(skeleton) if flat and ARRAY not in skeleton else None
 
 
 def _check_skeleton(skeleton: Any, arrays: int) -> None:
@@ -205,11 +213,6 @@ def fill(layout: Layout, leaves: list[Leaf], buffer: memoryview) -> None:
             buffer[offset : offset + size] = source.data.cast("B")
         else:
             np.ndarray(shape, dtype, buffer, offset)[...] = source
-
-
-def fresh(size: int) -> memoryview:
-    """A buffer of `size` bytes that nobody else holds; what it contains is undefined."""
-    return memoryview(np.empty(size, np.uint8).data).cast("B")
 
 
 @dataclass(frozen=True)
@@ -251,20 +254,29 @@ def unpack_all(layout: Layout, payload: memoryview | bytes, count: int) -> list[
     view = memoryview(payload).toreadonly()
     if view.nbytes != layout.size * count:
         raise WireError("size", f"payload of {view.nbytes} bytes, layout of {count} x {layout.size}")
+    if count == 1:
+        return [_unpack_one(layout, view)]
     columns: list[list[Any]] = []
     for dtype, shape, offset, brain in layout.entries:
-        column: list[Any]
-        if count == 1:
-            column = [np.ndarray(shape, dtype, view, offset)]
-        else:
-            strides = [dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-            rows = np.ndarray((count, *shape), dtype, view, offset, (layout.size, *strides))
-            column = list(rows) if shape else [rows[index, ...] for index in range(count)]
+        strides = [dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        rows = np.ndarray((count, *shape), dtype, view, offset, (layout.size, *strides))
+        column: list[Any] = list(rows) if shape else [rows[index, ...] for index in range(count)]
         columns.append([BFloat16(array) for array in column] if brain else column)
-    skeleton = layout.plain[0]
     if not columns:
-        return [build(skeleton, ()) for _ in range(count)]
-    return [build(skeleton, arrays) for arrays in zip(*columns, strict=True)]
+        return [_grow(layout, ()) for _ in range(count)]
+    return [_grow(layout, arrays) for arrays in zip(*columns, strict=True)]
+
+
+def _unpack_one(layout: Layout, view: memoryview) -> Tree:
+    arrays: list[Any] = []
+    for dtype, shape, offset, brain in layout.entries:
+        array = np.ndarray(shape, dtype, view, offset)
+        arrays.append(BFloat16(array) if brain else array)
+    return _grow(layout, arrays)
+
+
+def _grow(layout: Layout, arrays: Sequence[Any]) -> Tree:
+    return dict(zip(layout.keys, arrays, strict=True)) if layout.keys is not None else build(layout.plain[0], arrays)
 
 
 def build(skeleton: Any, arrays: Sequence[Any]) -> Tree:

@@ -19,10 +19,10 @@ import zmq
 from broker import addresses
 from broker import messages as m
 from broker.errors import WireError
-from broker.hub import send
 from broker.names import ALL, topic
 from broker.reactor import Reactor
-from broker.wire import Codec, Envelope, Identity, Payload
+from broker.sending import Payload, send
+from broker.wire import Codec, Envelope, Identity
 
 HEARTBEAT = 1.0
 GREETING = 0.05

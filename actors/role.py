@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from actors.columns import Columns
 from actors.environment_loop import Acting, EnvironmentLoop
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from actors.policies.policy import Policy, build_network
-from actors.rollout import RolloutContext, build_rollout
+from actors.rollout import Rollout, RolloutContext, build_rollout
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
 from broker.policy_spoke import PolicySpoke
@@ -89,19 +91,16 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     )
     station.doing = f"making {settings.id}"
     environment = make(settings, run["actors"]["environments"], seed)
-    acting = []
+    networks, acting = networks_of(spec), []
     for name, described in spec.plan["policies"].items():
         if name not in spokes:
             return
         observation = ObservationSpec.from_plain(described["observation"])
         action = ActionSpec.from_plain(described["action"])
-        network = build_network(
-            run["policies"]["network"], observation, action, run["policies"]["settings"], settings.normalise
-        )
         columns = Columns(
             tuple(described["agents"]), observation, action, environment.count, run["learner"]["fragment_steps"]
         )
-        policy = Policy(network, observation, action, seed=seed)
+        policy = Policy(networks[name], observation, action, seed=seed)
         acting.append(Acting(name, columns, policy, spokes[name]))
     loop = EnvironmentLoop(station, environment, acting, spec.plan["agents"])
     try:
@@ -112,6 +111,26 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
-    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"])
-    rollout = build_rollout(actors["rollout"], context)
-    asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())
+    asyncio.run(TaskLoop(station, rollout_of(spec), spokes, actors["concurrency"]).run())
+
+
+def networks_of(spec: Spec) -> dict[str, nn.Module]:
+    """Policy -> its network. RequestError if there is none, or it does not take its settings."""
+    run, described = spec.run, spec.plan["policies"]
+    normalise = tuple(run["environment"].get("normalise", ()))
+    return {
+        name: build_network(
+            run["policies"]["network"],
+            ObservationSpec.from_plain(policy["observation"]),
+            ActionSpec.from_plain(policy["action"]),
+            run["policies"]["settings"],
+            normalise,
+        )
+        for name, policy in described.items()
+    }
+
+
+def rollout_of(spec: Spec) -> Rollout:
+    """The rollout of this actor. RequestError if there is none, or it lacks `run`."""
+    actors = spec.run["actors"]
+    return build_rollout(actors["rollout"], RolloutContext(spec.role, spec.index, spec.seed, actors["settings"]))

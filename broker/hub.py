@@ -192,7 +192,7 @@ class Hub:
         self._publish.setsockopt(zmq.SNDHWM, self._queue)
         for opened in (self._pull, self._publish):
             opened.setsockopt(zmq.LINGER, 0)
-            opened.setsockopt(zmq.IPV6, int("[" in self.address))
+            opened.setsockopt(zmq.IPV6, int(addresses.is_ipv6(self.address)))
         try:
             self.address = addresses.bind(self._pull, self._publish, self.address)
         except (zmq.ZMQError, OSError) as error:

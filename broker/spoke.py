@@ -129,7 +129,7 @@ class Spoke:
         self._subscribe.setsockopt(zmq.RCVHWM, self._queue)
         for opened in (self._push, self._subscribe):
             opened.setsockopt(zmq.LINGER, 0)
-            opened.setsockopt(zmq.IPV6, int("[" in self.address))
+            opened.setsockopt(zmq.IPV6, int(addresses.is_ipv6(self.address)))
             opened.setsockopt(zmq.RECONNECT_IVL, 20)
             opened.setsockopt(zmq.RECONNECT_IVL_MAX, 320)
         for name in self._topics:

@@ -82,9 +82,10 @@ def check(
     overrides: Override = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the resolved run and who would be placed where; start nothing."""
+    """Make once what the run file names, and show the resolved run and who would be placed where; start no run."""
     from launcher.plan import check_text, make_plan
     from launcher.probing import Probe
+    from launcher.rehearsal import rehearse
     from launcher.runfile import load
 
     resolved = load(run, list(overrides or ()))
@@ -93,6 +94,7 @@ def check(
         plan = make_plan(resolved, probe.answer())
     finally:
         probe.close()
+    rehearse(plan)
     if as_json:
         _print_json(plan.to_plain())
     else:

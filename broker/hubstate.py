@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from broker import messages as m
-from broker.arrays import Layout, Tree, read_layout, unpack, unpack_all
+from broker.arrays import unpack, unpack_all
 from broker.catchup import CatchUp
 from broker.credit import Settlement
 from broker.delivery import Fact, Inbox
 from broker.errors import WireError
+from broker.layouts import Layout, Tree, read_layout
 from broker.liveness import Event, Liveness
 from broker.names import ALL
 from broker.wire import Envelope

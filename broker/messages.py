@@ -2,7 +2,7 @@
 
 Invariant: what is not one of these models, field for field, is not a message. The models are strict (no coercion),
 frozen and closed (an unknown field is an error), and every text, list and number has a bound, so that a header that
-validates is safe to act upon. Payload bytes are not here: a header only describes them (see `broker.arrays`).
+validates is safe to act upon. Payload bytes are not here: a header only describes them (see `broker.layouts`).
 
 `docs/protocol.md` says in prose what each message means and who may send it.
 """

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import msgpack
 
 from broker import messages as m
-from broker.arrays import Draft, Layout, Leaf, Tree, described, fill, read_layout, unpack
+from broker.arrays import Draft, fill, unpack
 from broker.credit import SendWindow
 from broker.errors import WireError
+from broker.layouts import Layout, Leaf, Tree, described, read_layout
 from broker.reactor import Reactor
 from broker.sending import ZERO_COPY, Payload, fresh
 from broker.spoke import Spoke

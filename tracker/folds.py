@@ -8,8 +8,10 @@ the facts from the start give.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
+from tracker.ended import Ended
 from tracker.facts import Fact, Row, Unfit, decode
 from tracker.ledger import LedgerReader
 
@@ -30,6 +32,13 @@ class Fold(Protocol):
         """Become what `snapshot` described."""
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A fold that must know of ids long after it has forgotten all else about them."""
+
+    ended: Ended
+
+
 class Folds:
     """Several folds that are fed together, each only with the kinds that it reads."""
 
@@ -39,6 +48,8 @@ class Folds:
         """The newest fact that was applied."""
         self.unreadable = 0
         """Stored facts whose body no longer fits its kind (written by another version); skipped."""
+        self.ended = {name: fold.ended for name, fold in self.folds.items() if isinstance(fold, Remembering)}
+        """By a fold's name, the ids whose end it has seen."""
         self._table: dict[str, tuple[Callable[[Fact], None], ...]] = {}
         for kind in frozenset[str]().union(*(fold.kinds for fold in self.folds.values())):
             self._table[kind] = tuple(fold.apply for fold in self.folds.values() if kind in fold.kinds)
@@ -60,8 +71,19 @@ class Folds:
         """Every fold's snapshot, by name, each with the version that can read it."""
         return {name: {"version": fold.version, "state": fold.snapshot()} for name, fold in self.folds.items()}
 
+    def fresh_ended(self) -> list[tuple[str, str, int]]:
+        """(fold, id, position of its end) of all that the ledger's table does not have yet: for the next commit."""
+        return [(name, *row) for name, ended in self.ended.items() for row in ended.fresh.items()]
+
+    def forget_ended(self) -> None:
+        """What `fresh_ended` gave is in the ledger."""
+        for ended in self.ended.values():
+            ended.fresh.clear()
+
     def restore(self, ledger: LedgerReader) -> None:
         """Bring fresh folds to the ledger's end: each from its newest fitting snapshot, then the facts after it."""
+        for name, ended in self.ended.items():
+            ended.find = partial(ledger.ended_at, name)
         through = ledger.last_position
         kept = ledger.snapshots()
         starts: dict[str, int] = {}

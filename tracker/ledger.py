@@ -15,30 +15,21 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from broker.errors import RequestError, RunError
+from tracker import schema
 from tracker.facts import Row
 
 LEDGER = "ledger.sqlite"
-VERSION = 1
 CHECKED_WHOLE = 32 * 1024 * 1024
 """A file up to this size (bytes) is checked through when it is opened; a larger one as it is read."""
 
-_schema = (
-    """CREATE TABLE facts (
-        position INTEGER PRIMARY KEY, source TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
-        time INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (source, incarnation, sequence))""",
-    """CREATE TABLE sources (
-        source TEXT NOT NULL, incarnation TEXT NOT NULL, last_sequence INTEGER NOT NULL,
-        PRIMARY KEY (source, incarnation)) WITHOUT ROWID""",
-    "CREATE TABLE snapshots (name TEXT PRIMARY KEY, position INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID",
-    f"PRAGMA user_version = {VERSION}",
-)
 _insert = "INSERT INTO facts (source, incarnation, sequence, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)"
+_ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
 _upsert = "INSERT INTO sources VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence"
 
 StoredFact = tuple[int, str, str, int, int, str, str]
@@ -113,12 +104,12 @@ class LedgerReader:
 
     def _check_version(self) -> None:
         with self._mapped():
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if found != VERSION:
+            found = self.version = schema.version(self._connection)
+        if not schema.OLDEST <= found <= schema.VERSION:
             self._connection.close()
             raise RequestError(
-                f"{self.path} has ledger version {found}, this Headrace reads version {VERSION}: use the Headrace that "
-                "wrote it, or give another --run-dir"
+                f"{self.path} has ledger version {found}, this Headrace reads versions {schema.OLDEST} to "
+                f"{schema.VERSION}: use the Headrace that wrote it, or give another --run-dir"
             )
 
     @property
@@ -157,6 +148,14 @@ class LedgerReader:
             rows = self._connection.execute("SELECT name, position, state FROM snapshots").fetchall()
         return {name: (position, json.loads(state)) for name, position, state in rows}
 
+    def ended_at(self, fold: str, task: str) -> int | None:
+        """The position of the fact that ended this task, as `fold` saw it; None if it has no row."""
+        if self.version < 2:
+            return None  # read as it is: its ids are found again with the facts
+        with self._mapped():
+            found = self._connection.execute(_ended_at, (fold, task)).fetchone()
+        return None if found is None else int(found[0])
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
@@ -189,13 +188,10 @@ class Ledger(LedgerReader):
 
     def _create(self) -> None:
         connection = self._connection
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if schema.version(connection) < schema.VERSION:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                # A version of 0 with tables is somebody else's database: left as it is, refused by its version.
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                    for statement in _schema:
-                        connection.execute(statement)
+                schema.create(connection)
                 connection.execute("COMMIT")
             except sqlite3.Error:
                 if connection.in_transaction:
@@ -256,6 +252,10 @@ class Ledger(LedgerReader):
         first = self._position + 1
         self._position += len(batch)
         return range(first, self._position + 1)
+
+    def store_ended(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """Keep ids of tasks that ended: (fold, id, position of the fact that ended it)."""
+        self._connection.executemany("INSERT OR IGNORE INTO ended VALUES (?, ?, ?)", rows)
 
     def store_snapshots(self, snapshots: Mapping[str, Any], position: int) -> None:
         """Keep each fold's snapshot, which describes the facts up to `position`, in place of its older one."""

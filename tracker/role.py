@@ -197,11 +197,13 @@ class TrackerRole:
             try:
                 with self._ledger.commit():
                     positions = self._ledger.append(batch.rows)
+                    self._ledger.store_ended(self._core.folds.fresh_ended())
             except LedgerFull as error:
                 self._live.alarms["disk"] = str(error)
                 self._ending.wait(FULL_PAUSE)
                 return
             self._live.alarms.pop("disk", None)
+            self._core.folds.forget_ended()
         committed = self._core.committed(positions)
         if committed.durable:
             self._hub.acknowledge(committed.durable)
@@ -215,7 +217,9 @@ class TrackerRole:
         if snapshots is not None:
             try:
                 with self._ledger.commit():
+                    self._ledger.store_ended(self._core.folds.fresh_ended())
                     self._ledger.store_snapshots(snapshots, self._core.folds.position)
+                self._core.folds.forget_ended()
             except LedgerFull as error:
                 self._live.alarms["disk"] = str(error)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from broker.delivery import MAX_BODY, body_text
+from tracker.ended import Ended
 from tracker.facts import Fact
 from tracker.leases import ATTEMPTS, Answer, Decision, Lease, Request, Task
 
@@ -24,7 +25,7 @@ ANSWER_BYTES = 4 * 1024 * 1024
 class Tasks:
     """The fold, and the decisions that are taken on its state."""
 
-    version = 2
+    version = 3
     kinds = frozenset(
         [
             "curriculum",
@@ -44,7 +45,7 @@ class Tasks:
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         """Waiting and leased ones, by id."""
-        self.ended: dict[str, None] = {}
+        self.ended = Ended()
         """Ids of all that are done, failed or evicted: never used again."""
         self.minted = self.done = self.failed = self.evicted = 0
         self.returned = self.late = self.duplicates = self.unknown = 0
@@ -88,7 +89,7 @@ class Tasks:
             if self.pooled and "label" in item:
                 continue
             name = item["task"]
-            if name in self.tasks or name in self.ended:
+            if name in self.tasks or self.ended.before(name, fact.position):
                 self.duplicates += 1
                 self._owe(
                     f"duplicate_task:{fact.position}:{name}", {"task": name, "policy": policy, "of": fact.position}
@@ -131,8 +132,8 @@ class Tasks:
         name = fact.body["task"]
         if name in self.tasks:
             self.done += 1
-            self._end(name)
-        elif name in self.ended:
+            self._end(name, fact.position)
+        elif self.ended.before(name, fact.position):
             self.late += 1
             self._owe(f"late_outcome:{fact.position}:{name}", {"task": name, "from": fact.source, "of": fact.position})
         else:
@@ -147,7 +148,7 @@ class Tasks:
             return  # it is somebody else's by now: that rollout decides
         if fact.body["permanent"]:
             self.failed += 1
-            self._end(name)
+            self._end(name, fact.position)
         else:
             self.owed[f"return:{name}"] = (
                 "lease_returned",
@@ -158,7 +159,7 @@ class Tasks:
         self.owed.pop(f"evict:{fact.body['task']}", None)
         if fact.body["task"] in self.tasks:
             self.evicted += 1
-            self._end(fact.body["task"])
+            self._end(fact.body["task"], fact.position)
 
     def _life(self, fact: Fact) -> None:
         # What an earlier life minted is nothing to the next one, which mints again what it still wants.
@@ -192,12 +193,12 @@ class Tasks:
                 del self.leases[key]
             task.lease = None
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str, position: int) -> None:
         task = self.tasks.pop(name)
         self._release(name, task)
         self.owed.pop(f"return:{name}", None)
         self.owed.pop(f"evict:{name}", None)
-        self.ended[name] = None
+        self.ended.add(name, position)
 
     # --- decisions
 
@@ -307,12 +308,11 @@ class Tasks:
     _counts = ("minted", "done", "failed", "evicted", "returned", "late", "duplicates", "unknown")
 
     def snapshot(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """As plain JSON values. Ids that have ended are rows of the ledger, not a part of it."""
         return {
             "counts": [getattr(self, name) for name in self._counts],
             "pooled": self.pooled,
             "tasks": [[name, t.order, t.policy, t.body, t.lapses, t.lease] for name, t in self.tasks.items()],
-            "ended": list(self.ended),
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
             "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
         }
@@ -322,7 +322,6 @@ class Tasks:
         for name, value in zip(self._counts, plain["counts"], strict=True):
             setattr(self, name, value)
         self.pooled = plain["pooled"]
-        self.ended = dict.fromkeys(plain["ended"])
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
         self.tasks, self.leases, self._waiting, self._deadlines = {}, {}, {}, []

@@ -24,7 +24,7 @@ from tracker.facts import Fact
 class Curriculum(PoolState):
     """The fold. Without a `curriculum` fact it has no settings, and no pool."""
 
-    version = 1
+    version = 2
     kinds = frozenset(
         [
             "curriculum",
@@ -106,7 +106,7 @@ class Curriculum(PoolState):
         declined = {index for index, _, _ in fact.body["declined"]}
         self.counts.declined += len(declined)
         for index, candidate in enumerate(candidates):
-            known = candidate.task in self.entries or candidate.task in self.gone
+            known = candidate.task in self.entries or self.ended.before(candidate.task, fact.position)
             if index not in declined and not known and isinstance(candidate.label, str):
                 self._accept(candidate)
 
@@ -187,8 +187,7 @@ class Curriculum(PoolState):
         if fits:
             self.presentations.close(number, holder)
         entry = self.entries.get(name)
-        if entry is None and name in self.gone:
-            self.gone[name] += 1
+        if entry is None and self.ended.before(name, fact.position):
             self.counts.late += 1
             late = {"task": name, "from": fact.source, "of": fact.position, "score": fact.body.get("score")}
             self.owed[f"late_outcome:{fact.position}"] = ("late_outcome", late)
@@ -273,7 +272,7 @@ class Curriculum(PoolState):
             return
         self.urn.take(entry)
         self.free.append(entry.slot)
-        self.gone[name] = 0
+        self.ended.add(name, fact.position)
         self.counts.evicted += 1
         self.evictions[reason] = self.evictions.get(reason, 0) + 1
         self.draws_histogram.remove(entry.draws)

@@ -17,6 +17,7 @@ from tracker.curriculum.gini import Histogram
 from tracker.curriculum.presentations import Presentations
 from tracker.curriculum.scorers import Scorer, make_scorer
 from tracker.curriculum.settings import CurriculumSettings
+from tracker.ended import Ended
 
 
 class Candidate(NamedTuple):
@@ -38,8 +39,8 @@ class PoolState:
         self.random = Dice(0).text
         """The random state after the last draw."""
         self.entries: dict[str, Entry] = {}
-        self.gone: dict[str, int] = {}
-        """Every evicted task, with how many outcomes came after."""
+        self.ended = Ended()
+        """Ids of all that were evicted: never used again."""
         self.labels: dict[str, LabelTally] = {}
         self.counts = Counts()
         self.evictions: dict[str, int] = {}
@@ -80,7 +81,6 @@ class PoolState:
             **{name: getattr(self, name) for name in self._plainly},
             "settings": None if self.settings is None else self.settings.to_plain(),
             "entries": packed(self.entries.values()),
-            "gone": dict(self.gone),
             "labels": {label: tally.plain() for label, tally in self.labels.items()},
             "counts": self.counts.plain(),
             "evictions": dict(self.evictions),
@@ -99,7 +99,7 @@ class PoolState:
         for name in self._plainly:
             setattr(self, name, plain[name])
         self.entries = {entry.name: entry for entry in unpacked(plain["entries"])}
-        self.gone, self.evictions, self.doomed = dict(plain["gone"]), dict(plain["evictions"]), dict(plain["doomed"])
+        self.evictions, self.doomed = dict(plain["evictions"]), dict(plain["doomed"])
         self.labels = {label: LabelTally(*tally) for label, tally in plain["labels"].items()}
         self.counts = Counts(**plain["counts"])
         self.epochs = Epochs.of(plain["epochs"])

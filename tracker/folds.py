@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from tracker.ended import Ended
-from tracker.facts import Fact, Row, Unfit, decode
+from tracker.facts import Fact, Row, parser
 from tracker.ledger import LedgerReader
+
+CHUNK = 2_000
+"""Facts that are read at one go: few enough that they are still in the processor's cache when they are folded."""
+Table = Mapping[str, tuple[Callable[[Fact], None], ...]]
+"""By kind, what takes a fact of it."""
 
 
 class Fold(Protocol):
@@ -30,6 +36,14 @@ class Fold(Protocol):
 
     def restore(self, plain: Any) -> None:
         """Become what `snapshot` described."""
+
+
+@runtime_checkable
+class Taking(Protocol):
+    """A fold that says what its `apply` does with facts of a kind: it takes many, and a look at each kind costs."""
+
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
 
 
 @runtime_checkable
@@ -50,9 +64,7 @@ class Folds:
         """Stored facts whose body no longer fits its kind (written by another version); skipped."""
         self.ended = {name: fold.ended for name, fold in self.folds.items() if isinstance(fold, Remembering)}
         """By a fold's name, the ids whose end it has seen."""
-        self._table: dict[str, tuple[Callable[[Fact], None], ...]] = {}
-        for kind in frozenset[str]().union(*(fold.kinds for fold in self.folds.values())):
-            self._table[kind] = tuple(fold.apply for fold in self.folds.values() if kind in fold.kinds)
+        self._table = self._takers(self.folds)
 
     def apply(self, positions: range, rows: Sequence[Row], bodies: Sequence[Any]) -> None:
         """Apply facts that are now in the ledger, with their decoded bodies."""
@@ -93,18 +105,39 @@ class Folds:
             if state is not None and state["version"] == fold.version and position <= through:
                 fold.restore(state["state"])
                 starts[name] = position
-        for fact in self._facts(ledger, min(starts.values(), default=through), through):
-            for name, fold in self.folds.items():
-                if fact.position > starts[name] and fact.kind in fold.kinds:
-                    fold.apply(fact)
+        # Folds that stand elsewhere than the others join them one after another.
+        for after, until in pairwise([*sorted(set(starts.values())), through]):
+            self._read(ledger, after, until, self._takers([name for name, start in starts.items() if start <= after]))
         self.position = through
 
-    def _facts(self, ledger: LedgerReader, after: int, through: int) -> Iterable[Fact]:
-        for position, source, incarnation, sequence, time, kind, text in ledger.read_all(after, through):
-            if kind in self._table:
+    def _takers(self, names: Iterable[str]) -> Table:
+        table: dict[str, tuple[Callable[[Fact], None], ...]] = {}
+        for name in names:
+            fold = self.folds[name]
+            for kind in fold.kinds:
+                take = fold.taker(kind) if isinstance(fold, Taking) else fold.apply
+                table[kind] = (*table.get(kind, ()), take)
+        return table
+
+    def _read(self, ledger: LedgerReader, after: int, through: int, takers: Table) -> None:
+        """Take stored facts: the loop that a rebuild of millions consists of, hence in one piece."""
+        table = {kind: (parser(kind), those) for kind, those in takers.items()}
+        make = tuple.__new__  # as `Fact._make` does it, without a call in between
+        while after < through:
+            rows = ledger.read(after, min(CHUNK, through - after))
+            if not rows:
+                return
+            for position, source, incarnation, sequence, time, kind, text in rows:
+                found = table.get(kind)
+                if found is None:
+                    continue
+                parse, those = found
                 try:
-                    body = decode(kind, text)
-                except Unfit:
+                    body = parse(text)
+                except ValueError:
                     self.unreadable += 1
                     continue
-                yield Fact(position, source, incarnation, sequence, time, kind, body)
+                fact = make(Fact, (position, source, incarnation, sequence, time, kind, body))
+                for take in those:
+                    take(fact)
+            after = rows[-1][0]

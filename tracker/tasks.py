@@ -8,7 +8,7 @@ its first outcome ends it, whoever sends it, and every later one is recorded and
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from broker.delivery import MAX_BODY, body_text
@@ -78,7 +78,12 @@ class Tasks:
 
     def apply(self, fact: Fact) -> None:
         """Take one fact."""
-        getattr(self, f"_{fact.kind}")(fact)
+        self.taker(fact.kind)(fact)
+
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
+        taker: Callable[[Fact], None] = getattr(self, f"_{kind}")
+        return taker
 
     def _curriculum(self, _: Fact) -> None:
         self.pooled = True

@@ -9,6 +9,7 @@ score, and is answered by a fact. Applying a fact costs the same whatever the si
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from broker.delivery import body_text
 from tracker.curriculum.counters import LabelTally
@@ -49,7 +50,12 @@ class Curriculum(PoolState):
 
     def apply(self, fact: Fact) -> None:
         """Take one fact."""
-        getattr(self, f"_{fact.kind}")(fact)
+        self.taker(fact.kind)(fact)
+
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
+        taker: Callable[[Fact], None] = getattr(self, f"_{kind}")
+        return taker
 
     # --- settings
 

@@ -74,7 +74,7 @@ class Core:
         self._clock_at = -math.inf
         self._stopping_at: float | None = None
         self._reported_duplicates = 0
-        self._snapshot = (folds.position, -math.inf)
+        self._snapshot: tuple[int, float | None] = (folds.restored, None)
 
     # --- in
 
@@ -174,15 +174,25 @@ class Core:
                 out.lives.append(Life(policy, tally.life, incarnation))
         return out
 
-    def snapshots_due(self, now: Now) -> dict[str, Any] | None:
-        """The folds' snapshots at `folds.position`, when it is time to store them (in a commit of their own)."""
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended, in this launch or an earlier one."""
+        return self.standings.phase == "ended"
+
+    def snapshot_due(self, now: Now) -> bool:
+        """Whether it is time for snapshots: 100,000 facts or 60 s after the last ones, and when the run has ended.
+
+        True once: whoever asks makes them of the folds as they are now.
+        """
         position, at = self._snapshot
         new = self.folds.position - position
-        ended = self.standings.phase == "ended" and new > 0
-        if not ended and new < SNAPSHOT_FACTS and (new == 0 or now.steady - at < SNAPSHOT_SECONDS):
-            return None
-        first, self._snapshot = at == -math.inf, (self.folds.position, now.steady)
-        return None if first and not ended else self.folds.snapshots()
+        if at is None:  # how long it has been is not known: from now on
+            at = now.steady
+            self._snapshot = (position, at)
+        if not new or not (self.ended or new >= SNAPSHOT_FACTS or now.steady - at >= SNAPSHOT_SECONDS):
+            return False
+        self._snapshot = (self.folds.position, now.steady)
+        return True
 
     # --- decisions, on committed facts
 

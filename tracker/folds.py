@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from tracker.ended import Ended
 from tracker.facts import Fact, Row, parser
 from tracker.ledger import LedgerReader
+from tracker.parts import Draft
 
 CHUNK = 2_000
 """Facts that are read at one go: few enough that they are still in the processor's cache when they are folded."""
@@ -60,6 +61,10 @@ class Folds:
         self.folds = dict(folds)
         self.position = 0
         """The newest fact that was applied."""
+        self.restored = 0
+        """The oldest snapshot's position that `restore` began with."""
+        self.flaws: list[str] = []
+        """Snapshots that were damaged, in words: their folds were rebuilt from the ledger."""
         self.unreadable = 0
         """Stored facts whose body no longer fits its kind (written by another version); skipped."""
         self.ended = {name: fold.ended for name, fold in self.folds.items() if isinstance(fold, Remembering)}
@@ -78,6 +83,10 @@ class Folds:
                     take(fact)
         if len(positions):
             self.position = positions[-1]
+
+    def draft(self) -> Draft:
+        """Begin snapshots of all folds, as they are now."""
+        return Draft(self.folds, self.position)
 
     def snapshots(self) -> dict[str, Any]:
         """Every fold's snapshot, by name, each with the version that can read it."""
@@ -98,17 +107,26 @@ class Folds:
             ended.find = partial(ledger.ended_at, name)
         through = ledger.last_position
         kept = ledger.snapshots()
-        starts: dict[str, int] = {}
-        for name, fold in self.folds.items():
-            position, state = kept.get(name, (0, None))
-            starts[name] = 0
-            if state is not None and state["version"] == fold.version and position <= through:
-                fold.restore(state["state"])
-                starts[name] = position
+        self.flaws += ledger.damaged.values()
+        starts = {name: self._start(name, through, *kept.get(name, (0, None))) for name in self.folds}
+        self.restored = min(starts.values(), default=0)
         # Folds that stand elsewhere than the others join them one after another.
         for after, until in pairwise([*sorted(set(starts.values())), through]):
             self._read(ledger, after, until, self._takers([name for name, start in starts.items() if start <= after]))
         self.position = through
+
+    def _start(self, name: str, through: int, position: int, kept: Any) -> int:
+        """Begin with a snapshot, if it fits: its position, or 0."""
+        fold = self.folds[name]
+        if kept is None or position > through or kept["version"] != fold.version:
+            return 0
+        try:
+            fold.restore(kept["state"])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            self.flaws.append(f"the snapshot of {name} at position {position} does not fit ({error!r:.200})")
+            fold.__init__()  # type: ignore[misc]  # in its place: others hold it
+            return 0
+        return position
 
     def _takers(self, names: Iterable[str]) -> Table:
         table: dict[str, tuple[Callable[[Fact], None], ...]] = {}

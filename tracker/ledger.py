@@ -73,6 +73,7 @@ class LedgerReader:
     def __init__(self, path: Path) -> None:
         """Open the ledger at `path`. RequestError if there is none or another version, LedgerDamaged if unreadable."""
         self.path = Path(path)
+        self.damaged: dict[str, str] = {}
         if not self.path.is_file():
             raise RequestError(f"no ledger at {self.path}: name the directory of a run (it holds {LEDGER})")
         uri = self.path.resolve().as_uri()
@@ -143,10 +144,32 @@ class LedgerReader:
         return {(source, incarnation): last for source, incarnation, last in rows}
 
     def snapshots(self) -> dict[str, tuple[int, Any]]:
-        """By a fold's name, the position that its newest snapshot describes, and the snapshot."""
+        """By a fold's name, the position that its newest snapshot describes, and the snapshot.
+
+        One that cannot be read is left out, and named in `damaged`.
+        """
         with self._mapped():
             rows = self._connection.execute("SELECT name, position, state FROM snapshots").fetchall()
-        return {name: (position, json.loads(state)) for name, position, state in rows}
+        found: dict[str, tuple[int, Any]] = {}
+        for name, position, text in rows:
+            try:
+                found[name] = (position, self._whole(name, position, json.loads(text)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self.damaged[name] = f"the snapshot of {name} at position {position} cannot be read ({error!r:.200})"
+        return found
+
+    def _whole(self, name: str, position: int, snapshot: dict[str, Any]) -> dict[str, Any]:
+        parts = snapshot.pop("parts", 0)
+        if parts:
+            query = "SELECT state FROM snapshot_parts WHERE name = ? AND position = ? ORDER BY part"
+            with self._mapped():
+                texts = self._connection.execute(query, (name, position)).fetchall()
+            if len(texts) != parts:
+                raise ValueError(f"{len(texts)} of {parts} parts are there")
+            for (text,) in texts:
+                for key, items in json.loads(text).items():
+                    snapshot["state"][key].extend(items)
+        return snapshot
 
     def ended_at(self, fold: str, task: str) -> int | None:
         """The position of the fact that ended this task, as `fold` saw it; None if it has no row."""
@@ -173,6 +196,7 @@ class Ledger(LedgerReader):
     def __init__(self, path: Path) -> None:
         """Open or create. RequestError: another version. LedgerDamaged: what is wrong and what to do."""
         self.path = Path(path)
+        self.damaged = {}
         with self._mapped():
             self._connection = self._connect(self.path.absolute().as_uri())
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -256,6 +280,17 @@ class Ledger(LedgerReader):
     def store_ended(self, rows: Iterable[tuple[str, str, int]]) -> None:
         """Keep ids of tasks that ended: (fold, id, position of the fact that ended it)."""
         self._connection.executemany("INSERT OR IGNORE INTO ended VALUES (?, ?, ?)", rows)
+
+    def store_parts(self, position: int, parts: Iterable[tuple[str, int, str]]) -> None:
+        """Keep parts (name, number, text) of snapshots that describe `position`. They count from `store_heads` on."""
+        rows = [(name, position, number, part) for name, number, part in parts]
+        self._connection.executemany("INSERT INTO snapshot_parts VALUES (?, ?, ?, ?)", rows)
+
+    def store_heads(self, position: int, heads: Mapping[str, str]) -> None:
+        """Make the parts that are stored the newest snapshots, in place of the older ones."""
+        rows = [(name, position, head) for name, head in heads.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", rows)
+        self._connection.execute("DELETE FROM snapshot_parts WHERE position <> ?", (position,))
 
     def store_snapshots(self, snapshots: Mapping[str, Any], position: int) -> None:
         """Keep each fold's snapshot, which describes the facts up to `position`, in place of its older one."""

@@ -32,6 +32,7 @@ from tracker.ledger import LEDGER, Ledger, LedgerFull
 from tracker.live import Live
 from tracker.lock import RunLock
 from tracker.notices import Notices
+from tracker.snapshots import Snapshots
 from tracker.tasks import Request
 from tracker.transfers import Transfers
 
@@ -85,10 +86,13 @@ class TrackerRole:
         self._ledger = Ledger(self._directory / LEDGER)
         folds = standard_folds()
         folds.restore(self._ledger)
+        self._snapshots = Snapshots(self._ledger, folds.draft)
         self._store = CheckpointStore(self._directory / FOLDER)
         identity = spec.identity()
         last = self._ledger.last_sequences()
         self._core = Core(settings_of(spec), folds, identity.incarnation)
+        for flaw in folds.flaws:
+            self._core.record("alarm", {"text": f"{flaw}; it was made anew from the ledger"})
         self._live = Live()
         self._live.hello(
             identity.name, identity.incarnation, m.Hello(role="tracker", pid=os.getpid()), time.monotonic()
@@ -119,7 +123,7 @@ class TrackerRole:
         gc.freeze()  # many small dicts and no cycles: 20-30% more facts/s
         gc.set_threshold(20_000, 50, 100)
         while True:
-            deliveries = self._hub.take(0.0 if self._core.behind else WAIT)
+            deliveries = self._hub.take(0.0 if self._core.behind or self._snapshots.under_way else WAIT)
             if not self._core.behind and any(isinstance(delivery, FactsArrived) for delivery in deliveries):
                 time.sleep(GATHER)
                 deliveries += self._hub.take()
@@ -213,15 +217,21 @@ class TrackerRole:
             self._transfers.begin(life)
         for fact in committed.facts:
             self._publish(fact)
-        snapshots = self._core.snapshots_due(now)
-        if snapshots is not None:
-            try:
-                with self._ledger.commit():
-                    self._ledger.store_ended(self._core.folds.fresh_ended())
-                    self._ledger.store_snapshots(snapshots, self._core.folds.position)
-                self._core.folds.forget_ended()
-            except LedgerFull as error:
-                self._live.alarms["disk"] = str(error)
+        self._snapshots.go_on(due=self._core.snapshot_due(now), at_once=self._core.ended)
+        if self._snapshots.under_way:
+            self._store_snapshots()
+
+    def _store_snapshots(self) -> None:
+        try:
+            with self._ledger.commit():
+                self._ledger.store_ended(self._core.folds.fresh_ended())
+                self._snapshots.store()
+        except LedgerFull as error:
+            self._live.alarms["disk"] = str(error)
+            self._snapshots.abandon()  # facts come first; the next one is due in its time
+            return
+        self._core.folds.forget_ended()
+        self._snapshots.stored()
 
     def _publish(self, fact: Fact) -> None:
         if fact.kind == "phase":

@@ -23,7 +23,11 @@ _ended = """CREATE TABLE ended (
 _snapshots = """CREATE TABLE snapshots (
     name TEXT PRIMARY KEY, position INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID"""
 
-_since_1 = (_ended,)
+_parts = """CREATE TABLE snapshot_parts (
+    name TEXT NOT NULL, position INTEGER NOT NULL, part INTEGER NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (name, position, part))"""
+
+_since_1 = (_ended, _parts)
 """What version 2 has and version 1 has not."""
 
 

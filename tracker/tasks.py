@@ -8,13 +8,14 @@ its first outcome ends it, whoever sends it, and every later one is recorded and
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from broker.delivery import MAX_BODY, body_text
 from tracker.ended import Ended
 from tracker.facts import Fact
 from tracker.leases import ATTEMPTS, Answer, Decision, Lease, Request, Task
+from tracker.parts import pieces, whole
 
 REMEMBERED = 64
 """Answered requests kept for each incarnation, to answer the same request with the same assignment."""
@@ -314,13 +315,19 @@ class Tasks:
 
     def snapshot(self) -> dict[str, Any]:
         """As plain JSON values. Ids that have ended are rows of the ledger, not a part of it."""
-        return {
+        return whole(self.parts())
+
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """The same in parts, of the moment at which the first is taken."""
+        tasks = [(name, t.order, t.policy, t.body, t.lapses, t.lease) for name, t in self.tasks.items()]
+        yield {
             "counts": [getattr(self, name) for name in self._counts],
             "pooled": self.pooled,
-            "tasks": [[name, t.order, t.policy, t.body, t.lapses, t.lease] for name, t in self.tasks.items()],
+            "tasks": [],
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
             "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
         }
+        yield from pieces("tasks", tasks)
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Become what `snapshot` described."""

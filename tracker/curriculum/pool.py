@@ -73,6 +73,8 @@ class Curriculum(PoolState):
         self.settings, self.scorer = settings, make_scorer(settings)
         self.urn = Urn(settings)
         for entry in self.entries.values():
+            if self.cut is not None:
+                self.cut.keep(entry)
             if "scorer" in ways:
                 forget(entry)
             self._scored(entry, self.scorer.value(entry))
@@ -140,7 +142,7 @@ class Curriculum(PoolState):
         names: list[str] = body["tasks"]
         self.random = body["random"]
         for number, name in enumerate(names, body["first"]):
-            entry = self.entries.get(name)
+            entry = self.changing(name)
             if entry is None or self.urn is None:
                 continue
             self.draws_histogram.move(entry.draws, entry.draws + 1)
@@ -192,7 +194,7 @@ class Curriculum(PoolState):
         fits = self.presentations.find(number, name, holder)
         if fits:
             self.presentations.close(number, holder)
-        entry = self.entries.get(name)
+        entry = self.changing(name)
         if entry is None and self.ended.before(name, fact.position):
             self.counts.late += 1
             late = {"task": name, "from": fact.source, "of": fact.position, "score": fact.body.get("score")}
@@ -236,14 +238,14 @@ class Curriculum(PoolState):
     def _pool_rest(self, fact: Fact) -> None:
         name = fact.body["task"]
         self.failing.pop(name, None)
-        entry = self.entries.get(name)
+        entry = self.changing(name)
         if entry is not None and entry.resting:
             entry.until = fact.body["until"]
             heapq.heappush(self.resting, (entry.until, name))
 
     def _pool_ready(self, fact: Fact) -> None:
         for name in fact.body["tasks"]:
-            entry = self.entries.get(name)
+            entry = self.changing(name)
             if entry is not None and entry.resting and self.urn is not None:
                 entry.resting, entry.until = False, 0
                 self.urn.put(entry)
@@ -253,7 +255,7 @@ class Curriculum(PoolState):
             drawn = self.presentations.give_back(number)
             if drawn is not None:
                 self.counts.returned += 1
-                entry = self.entries.get(drawn.task)
+                entry = self.changing(drawn.task)
                 if entry is not None:
                     entry.returned += 1
                     self.labels[entry.label].returned += 1

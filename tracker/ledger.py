@@ -30,6 +30,8 @@ CHECKED_WHOLE = 32 * 1024 * 1024
 
 _insert = "INSERT INTO facts (source, incarnation, sequence, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)"
 _ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
+_clear = """DELETE FROM snapshot_parts WHERE rowid IN (SELECT rowid FROM snapshot_parts AS part WHERE NOT EXISTS (
+    SELECT 1 FROM snapshots WHERE snapshots.name = part.name AND snapshots.position = part.position) LIMIT ?)"""
 _upsert = "INSERT INTO sources VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence"
 
 StoredFact = tuple[int, str, str, int, int, str, str]
@@ -286,11 +288,14 @@ class Ledger(LedgerReader):
         rows = [(name, position, number, part) for name, number, part in parts]
         self._connection.executemany("INSERT INTO snapshot_parts VALUES (?, ?, ?, ?)", rows)
 
+    def clear_parts(self, most: int) -> bool:
+        """Remove up to `most` parts that belong to no snapshot. True if there may be more."""
+        return self._connection.execute(_clear, (most,)).rowcount == most
+
     def store_heads(self, position: int, heads: Mapping[str, str]) -> None:
         """Make the parts that are stored the newest snapshots, in place of the older ones."""
         rows = [(name, position, head) for name, head in heads.items()]
         self._connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", rows)
-        self._connection.execute("DELETE FROM snapshot_parts WHERE position <> ?", (position,))
 
     def store_snapshots(self, snapshots: Mapping[str, Any], position: int) -> None:
         """Keep each fold's snapshot, which describes the facts up to `position`, in place of its older one."""

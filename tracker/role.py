@@ -10,7 +10,8 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tracker.checkpoints import FOLDER, CheckpointStore
 from tracker.core import Core, Joined, Now, Restoring, Settings, standard_folds
 from tracker.curriculum.settings import CurriculumSettings
 from tracker.display import Display
-from tracker.facts import Fact
+from tracker.facts import Fact, Row
 from tracker.hubs import Hubs
 from tracker.ledger import LEDGER, Ledger, LedgerFull
 from tracker.live import Live
@@ -196,18 +197,14 @@ class TrackerRole:
 
     def _commit(self, now: Now) -> None:
         batch = self._core.gather(now)
-        positions = range(self._ledger.last_position + 1, self._ledger.last_position + 1)
-        if batch:
-            try:
-                with self._ledger.commit():
-                    positions = self._ledger.append(batch.rows)
-                    self._ledger.store_ended(self._core.folds.fresh_ended())
-            except LedgerFull as error:
-                self._live.alarms["disk"] = str(error)
+        try:
+            positions = self._keep(batch.rows)
+        except LedgerFull as error:
+            self._live.alarms["disk"] = str(error)
+            if batch:
                 self._ending.wait(FULL_PAUSE)
                 return
-            self._live.alarms.pop("disk", None)
-            self._core.folds.forget_ended()
+            positions = range(0)
         committed = self._core.committed(positions)
         if committed.durable:
             self._hub.acknowledge(committed.durable)
@@ -217,21 +214,28 @@ class TrackerRole:
             self._transfers.begin(life)
         for fact in committed.facts:
             self._publish(fact)
-        self._snapshots.go_on(due=self._core.snapshot_due(now), at_once=self._core.ended)
-        if self._snapshots.under_way:
-            self._store_snapshots()
+        ended = self._core.ended
+        self._snapshots.go_on(due=self._core.snapshot_due(now), at_once=ended)
+        if ended:
+            with suppress(LedgerFull):
+                self._keep(())  # before the summary, which reads them
 
-    def _store_snapshots(self) -> None:
-        try:
-            with self._ledger.commit():
-                self._ledger.store_ended(self._core.folds.fresh_ended())
-                self._snapshots.store()
-        except LedgerFull as error:
-            self._live.alarms["disk"] = str(error)
-            self._snapshots.abandon()  # facts come first; the next one is due in its time
-            return
-        self._core.folds.forget_ended()
-        self._snapshots.stored()
+    def _keep(self, rows: Sequence[Row]) -> range:
+        """One commit: these facts, the ids that ended by the last ones, and what is made of snapshots."""
+        positions = range(self._ledger.last_position + 1, self._ledger.last_position + 1)
+        if rows or self._snapshots.under_way:
+            try:
+                with self._ledger.commit():
+                    positions = self._ledger.append(rows)
+                    self._ledger.store_ended(self._core.folds.fresh_ended())
+                    self._snapshots.store()
+            except LedgerFull:
+                self._snapshots.abandon()  # facts come first
+                raise
+            self._core.folds.forget_ended()
+            self._snapshots.stored()
+            self._live.alarms.pop("disk", None)
+        return positions
 
     def _publish(self, fact: Fact) -> None:
         if fact.kind == "phase":

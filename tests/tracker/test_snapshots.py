@@ -102,13 +102,13 @@ def test_parts_go_with_the_facts_and_count_once_they_are_whole(tmp_path: Path, m
     truth = json.dumps(kept.folds.snapshots())
     kept.mint("b")
     assert stored(kept.ledger) == (1, ["tasks"] * 4)
-    assert not kept.snapshots.under_way
+    assert kept.snapshots._draft is None
     # another one is begun, and the tracker is killed before it is whole
     kept.snapshots.go_on(due=True)
     kept.snapshots._pending = [next(kept.snapshots._parts)]
+    assert kept.snapshots.under_way
     kept.mint("c")
     assert stored(kept.ledger) == (1, ["tasks"] * 5)
-    assert kept.snapshots.under_way
     everything = json.dumps(kept.folds.snapshots())
     kept.ledger.close()
     again = Kept(path)
@@ -116,7 +116,11 @@ def test_parts_go_with_the_facts_and_count_once_they_are_whole(tmp_path: Path, m
     assert json.dumps(again.folds.snapshots()) == everything != truth
     # what was left of it goes when the next one is whole
     again.snapshots.go_on(due=True, at_once=True)
+    assert again.snapshots.under_way
     again.facts()
+    assert stored(again.ledger)[0] == 3
+    again.facts()
+    assert not again.snapshots.under_way
     assert stored(again.ledger) == (3, ["tasks"] * 4)
     again.ledger.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -20,6 +20,8 @@ _forms = {"float": "d", "float | None": "d", "int": "q"}
 _names = [field.name for field in fields(Entry)]
 _numbers = {field.name: _forms[str(field.type)] for field in fields(Entry) if field.type in _forms}
 """Fields that are kept as numbers of 8 bytes, by their form in `struct`."""
+SLOTS = 20_000
+"""Of an order, in one part."""
 _values = attrgetter(*_names)
 
 
@@ -75,14 +77,16 @@ def unpacked(columns: dict[str, Any]) -> list[Entry]:
     return [Entry(*row) for row in zip(*whole, strict=True)]
 
 
-def packed_slots(slots: Sequence[int]) -> str:
-    """Slots as one text."""
-    return b64encode(struct.pack(f"<{len(slots)}q", *slots)).decode("ascii")
+def packed_slots(entries: Sequence[Entry]) -> Iterator[str]:
+    """The slots of entries, which never change, some thousands to a text."""
+    for first in range(0, len(entries), SLOTS):
+        slots = [entry.slot for entry in entries[first : first + SLOTS]]
+        yield b64encode(struct.pack(f"<{len(slots)}q", *slots)).decode("ascii")
 
 
-def unpacked_slots(text: str) -> list[int]:
-    """From `packed_slots`."""
-    return list(_numbers_of("q", text))
+def unpacked_slots(texts: Iterable[str], slots: Mapping[int, Entry]) -> list[Entry]:
+    """From `packed_slots`, and the entries by slot."""
+    return [slots[slot] for text in texts for slot in _numbers_of("q", text)]
 
 
 def _numbers_of(form: str, text: str) -> tuple[Any, ...]:

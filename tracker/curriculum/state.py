@@ -95,6 +95,7 @@ class PoolState:
         """The same in parts, of the moment at which the first is taken, whatever changes meanwhile."""
         cut = self.cut = Cut(self.entries.values())
         opened, returned = self.presentations.draws()
+        orders = {} if self.urn is None else self.urn.orders()
         yield {
             **{name: getattr(self, name) for name in self._plainly},
             "settings": None if self.settings is None else self.settings.to_plain(),
@@ -111,7 +112,7 @@ class PoolState:
             "failing": list(self.failing),
             "doomed": dict(self.doomed),
             "slots": [self.slots, list(self.free)],
-            "orders": None if self.urn is None else [packed_slots(slots) for slots in self.urn.orders()],
+            **{f"{which} in order": [] for which in orders},
         }
         for columns in cut.columns(PIECE):
             yield {"entries": [columns]}
@@ -119,6 +120,9 @@ class PoolState:
             self.cut = None
         yield from pieces("open", opened)
         yield from pieces("returned", returned)
+        for which, entries in orders.items():
+            for slots in packed_slots(entries):
+                yield {f"{which} in order": [slots]}
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Become what `snapshot` described."""
@@ -140,4 +144,6 @@ class PoolState:
         if plain["settings"] is not None:
             self.settings = CurriculumSettings.model_validate(plain["settings"])
             self.scorer, self.urn = make_scorer(self.settings), Urn(self.settings)
-            self.urn.refill(self.entries.values(), [unpacked_slots(slots) for slots in plain["orders"]])
+            slots = {entry.slot: entry for entry in self.entries.values()}
+            names = ("all", "few", "ranking", "part")
+            self.urn.refill({which: unpacked_slots(plain[f"{which} in order"], slots) for which in names})

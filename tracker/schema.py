@@ -7,6 +7,7 @@ derived from the facts (snapshots, ids of ended tasks) and is made anew from the
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 VERSION = 2
 OLDEST = 1
@@ -27,7 +28,8 @@ _parts = """CREATE TABLE snapshot_parts (
     name TEXT NOT NULL, position INTEGER NOT NULL, part INTEGER NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (name, position, part))"""
 
-_since_1 = (_ended, _parts)
+_views = Path(__file__).with_name("views.sql").read_text("utf-8").strip().split(";\n")
+_since_1 = (_ended, _parts, *_views)
 """What version 2 has and version 1 has not."""
 
 

@@ -19,6 +19,9 @@ from tracker.parts import Draft
 
 CHUNK = 2_000
 """Facts that are read at one go: few enough that they are still in the processor's cache when they are folded."""
+MOST_FRESH = 20_000
+"""Ids of ended tasks that a rebuild holds in memory, when it can store them."""
+Settle = Callable[[list[tuple[str, str, int]]], bool]
 Table = Mapping[str, tuple[Callable[[Fact], None], ...]]
 """By kind, what takes a fact of it."""
 
@@ -69,6 +72,7 @@ class Folds:
         """Stored facts whose body no longer fits its kind (written by another version); skipped."""
         self.ended = {name: fold.ended for name, fold in self.folds.items() if isinstance(fold, Remembering)}
         """By a fold's name, the ids whose end it has seen."""
+        self._settle: Settle | None = None
         self._table = self._takers(self.folds)
 
     def apply(self, positions: range, rows: Sequence[Row], bodies: Sequence[Any]) -> None:
@@ -101,8 +105,12 @@ class Folds:
         for ended in self.ended.values():
             ended.fresh.clear()
 
-    def restore(self, ledger: LedgerReader) -> None:
-        """Bring fresh folds to the ledger's end: each from its newest fitting snapshot, then the facts after it."""
+    def restore(self, ledger: LedgerReader, *, settle: Settle | None = None) -> None:
+        """Bring fresh folds to the ledger's end: each from its newest fitting snapshot, then the facts after it.
+
+        `settle` stores rows of `fresh_ended`, when so many have come together that memory should not hold them.
+        """
+        self._settle = settle
         for name, ended in self.ended.items():
             ended.find = partial(ledger.ended_at, name)
         through = ledger.last_position
@@ -159,3 +167,6 @@ class Folds:
                 for take in those:
                     take(fact)
             after = rows[-1][0]
+            held = sum(len(ended.fresh) for ended in self.ended.values())
+            if self._settle is not None and held >= MOST_FRESH and self._settle(self.fresh_ended()):
+                self.forget_ended()

@@ -283,6 +283,15 @@ class Ledger(LedgerReader):
         """Keep ids of tasks that ended: (fold, id, position of the fact that ended it)."""
         self._connection.executemany("INSERT OR IGNORE INTO ended VALUES (?, ?, ?)", rows)
 
+    def settle(self, rows: Iterable[tuple[str, str, int]]) -> bool:
+        """`store_ended` in a commit of its own; False where there is no room, and they must be kept in mind."""
+        try:
+            with self.commit():
+                self.store_ended(rows)
+        except LedgerFull:
+            return False
+        return True
+
     def store_parts(self, position: int, parts: Iterable[tuple[str, int, str]]) -> None:
         """Keep parts (name, number, text) of snapshots that describe `position`. They count from `store_heads` on."""
         rows = [(name, position, number, part) for name, number, part in parts]

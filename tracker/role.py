@@ -86,7 +86,7 @@ class TrackerRole:
         self._directory = Path(spec.directory)
         self._ledger = Ledger(self._directory / LEDGER)
         folds = standard_folds()
-        folds.restore(self._ledger)
+        folds.restore(self._ledger, settle=self._ledger.settle)
         self._snapshots = Snapshots(self._ledger, folds.draft)
         self._store = CheckpointStore(self._directory / FOLDER)
         identity = spec.identity()

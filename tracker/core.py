@@ -35,6 +35,7 @@ BATCH = 8_192
 """Most facts of sources in one commit. What is held for the next ones is bounded by the sources: each keeps at most
 10,000 facts or 8 MiB that are not durable, and then waits (`broker.delivery.Outbox`)."""
 CLOCK_SECONDS = 5.0
+ENDINGS = ("stopping", "ended")
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
 
@@ -107,6 +108,16 @@ class Core:
     def record(self, kind: str, body: dict[str, Any]) -> None:
         """A fact of the tracker's own that its shell found out: checkpoint, checkpoint_skipped, quarantine, ..."""
         self._recorded.append((kind, body))
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run is to end, be it that this cannot be written down just now."""
+        batch = self._batch or Batch()
+        rows, bodies = [*batch.rows, *self._rows], [*batch.bodies, *self._bodies]
+        asked = any(row[4] == "stop_request" for row in rows)
+        recorded = any(kind == "phase" for kind, _ in self._recorded)  # by `close`
+        own = any(row[4] == "phase" and body["phase"] in ENDINGS for row, body in zip(rows, bodies, strict=True))
+        return asked or recorded or own or self.standings.phase in ENDINGS
 
     def close(self, reason: str, now: Now) -> None:
         """The run ends here and now, without Farewells: there is nobody left to lead it, or it was cut short.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from tracker import schema
 from tracker.facts import Row
 
 LEDGER = "ledger.sqlite"
+PROBE = 1024 * 1024
+"""Bytes that are tried when it is not clear whether there is room."""
 CHECKED_WHOLE = 32 * 1024 * 1024
 """A file up to this size (bytes) is checked through when it is opened; a larger one as it is read."""
 
@@ -61,12 +64,24 @@ def _failure(error: sqlite3.Error, path: Path) -> RunError:
 
 
 def _no_room(path: Path) -> bool:
-    # SQLite reports a full disk as an I/O error where it could not grow its shared-memory index.
+    # SQLite says "disk I/O error" where it could not grow its shared-memory index, where a quota is used up and where a
+    # file may grow no further: it is tried what the disk says to bytes of our own.
+    probe = path.with_name(f"{path.name}-probe")
     try:
-        disk = os.statvfs(path.parent)
+        with probe.open("wb") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return disk.f_bavail * disk.f_frsize < 1024 * 1024
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    finally:
+        probe.unlink(missing_ok=True)
+    try:  # there is room for these, and was none for what was to be written: a file size limit
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        sizes = [own.stat().st_size for own in path.parent.glob(f"{path.name}*")]
+    except OSError:
+        return False
+    return limit != resource.RLIM_INFINITY and max(sizes, default=0) >= limit - PROBE
 
 
 class LedgerReader:

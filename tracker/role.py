@@ -33,6 +33,7 @@ from tracker.ledger import LEDGER, Ledger, LedgerFull
 from tracker.live import Live
 from tracker.lock import RunLock
 from tracker.notices import Notices
+from tracker.reserve import Reserve
 from tracker.snapshots import Snapshots
 from tracker.tasks import Request
 from tracker.transfers import Transfers
@@ -110,6 +111,9 @@ class TrackerRole:
         standings = self._core.standings
         if standings.phase_launch == spec.launch:  # who has not heard of the last phase hears it from this incarnation
             self._say_phase(standings.phase, standings.reason)
+        self._reserve = Reserve(self._directory)
+        if not self._reserve.hold():
+            self._live.alarms["reserve"] = f"no room to spare in {self._directory}: free some space before it is full"
         self._hubs = Hubs()
         self._transfers = Transfers(self._store, self._core, self._live, self._hub)
         self._notices = Notices(self._directory, self._live.alarms)
@@ -147,6 +151,8 @@ class TrackerRole:
     def close(self) -> None:
         """Let go of sockets, files and the lock."""
         self._reactor.close()
+        if self._core.ended:
+            self._reserve.release()
         self._store.close()
         self._ledger.close()
 
@@ -202,7 +208,8 @@ class TrackerRole:
         except LedgerFull as error:
             self._live.alarms["disk"] = str(error)
             if batch:
-                self._ending.wait(FULL_PAUSE)
+                if not (self._core.ending and self._reserve.release()):
+                    time.sleep(FULL_PAUSE if not self._gone else WAIT)
                 return
             positions = range(0)
         committed = self._core.committed(positions)
@@ -254,6 +261,8 @@ class TrackerRole:
         if self._ended_at is None:
             self._ended_at = now.steady
         written = self._notices.summary(now.steady)
+        if not written:
+            self._reserve.release()
         waiting = any(
             kind == "launcher" and state in ("alive", "suspect") for kind, _, state in self._core.members.values()
         )

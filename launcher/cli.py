@@ -137,7 +137,7 @@ def summary(
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")],
-    to: Annotated[str, typer.Option("--to", metavar="FORM", help="json or csv.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help="json, csv or parquet.")],
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The file (json) or folder. Default: in RUN-DIR/export/.")
     ] = None,

@@ -19,6 +19,7 @@ from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from actors.policies.policy import Policy, build_network
 from actors.rollout import Rollout, RolloutContext, build_rollout
+from actors.services import Services
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
 from broker.policy_spoke import PolicySpoke
@@ -111,7 +112,8 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
-    asyncio.run(TaskLoop(station, rollout_of(spec), spokes, actors["concurrency"]).run())
+    rollout = rollout_of(spec, Services(station))
+    asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())
 
 
 def networks_of(spec: Spec) -> dict[str, nn.Module]:
@@ -130,7 +132,8 @@ def networks_of(spec: Spec) -> dict[str, nn.Module]:
     }
 
 
-def rollout_of(spec: Spec) -> Rollout:
+def rollout_of(spec: Spec, services: Services) -> Rollout:
     """The rollout of this actor. RequestError if there is none, or it lacks `run`."""
     actors = spec.run["actors"]
-    return build_rollout(actors["rollout"], RolloutContext(spec.role, spec.index, spec.seed, actors["settings"]))
+    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], services)
+    return build_rollout(actors["rollout"], context)

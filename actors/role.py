@@ -12,9 +12,15 @@ from functools import partial
 from typing import Any
 
 from actors.columns import Columns
+from actors.curriculum.desk import Desk
+from actors.curriculum.scoring import scorer
+from actors.curriculum.settings import DrawingSettings
+from actors.curriculum.workshop import Workshop
 from actors.environment_loop import Acting, EnvironmentLoop
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
+from actors.environments.tasked import TaskedEnvironments
+from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
 from actors.rollout import RolloutContext, build_rollout
 from actors.spaces import ActionSpec, ObservationSpec
@@ -88,7 +94,8 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
         vector=run["actors"]["vector"],
     )
     station.doing = f"making {settings.id}"
-    environment = make(settings, run["actors"]["environments"], seed)
+    workshop = Workshop(station, settings.model_dump(mode="json"))
+    environment = _environment(station, settings, seed, workshop)
     acting = []
     for name, described in spec.plan["policies"].items():
         if name not in spokes:
@@ -107,11 +114,26 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     try:
         loop.run()
     finally:
+        workshop.close()
         environment.close()
+
+
+def _environment(station: Station, settings: EnvironmentSettings, seed: int, workshop: Workshop) -> VectorEnvironment:
+    run = station.spec.run
+    count: int = run["actors"]["environments"]
+    if "curriculum" not in run:
+        return make(settings, count, seed)
+    score = scorer(DrawingSettings.read(run["curriculum"]))
+    return TaskedEnvironments(settings, count, seed, Desk(station, workshop, count), score)
 
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
     context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"])
     rollout = build_rollout(actors["rollout"], context)
-    asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())
+    workshop = Workshop(station) if "curriculum" in spec.run else None
+    try:
+        asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"], workshop).run())
+    finally:
+        if workshop is not None:
+            workshop.close()

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from actors.curriculum.patience import Patience
+from actors.curriculum.workshop import Workshop
 from actors.rollout import LeasedTask, Outcome, Parameters, Rollout
 from broker import messages as m
 from broker.policy_spoke import PolicySpoke
@@ -35,9 +37,11 @@ class TaskLoop:
     rollout: Rollout
     spokes: Mapping[str, PolicySpoke]
     concurrency: int = 1
+    workshop: Workshop | None = None
+    """Makes new tasks, in a run with a pool."""
     _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _request: tuple[int, int, float] | None = None
-    """The open request: number, count, when it was last said."""
+    _request: tuple[int, int, bool, float] | None = None
+    """The open request: number, count, whether it offers generation, when it was last said."""
     _idle_until: float = 0.0
     _waiting_since: float = 0.0
     done: int = 0
@@ -69,10 +73,15 @@ class TaskLoop:
         for spoke in self.spokes.values():
             if not station.wait_for(spoke.hub_name, "its first version", partial(spoke.wait_for_version, 0.05)):
                 return
+        patience = Patience(station, self.workshop) if self.workshop is not None else None
         while not station.stopping:
+            if self.workshop is not None:
+                self.workshop.settle()
             self._ask()
             for assignment in station.tracker.take_assignments():
                 self._begin(assignment)
+            if patience is not None:
+                patience.something() if self._running else patience.nothing()
             station.doing = f"{len(self._running)} rollouts" if self._running else "waiting for tasks"
             station.rates.update({"rollouts": len(self._running), "done": self.done})
             station.report()
@@ -86,13 +95,14 @@ class TaskLoop:
         room = self.concurrency - len(self._running)
         now = time.monotonic()
         if self._request is not None:
-            number, count, said = self._request
+            number, count, offers, said = self._request
             if now - said > REPEAT_AFTER:
-                self.station.tracker.repeat_request(number, count)
-                self._request = (number, count, now)
+                self.station.tracker.repeat_request(number, count, generate=offers)
+                self._request = (number, count, offers, now)
         elif room > 0 and now >= self._idle_until:
             room = min(room, MAX_ASKED)
-            self._request = (self.station.tracker.request_tasks(room), room, now)
+            offers = self.workshop is not None and self.workshop.idle
+            self._request = (self.station.tracker.request_tasks(room, generate=offers), room, offers, now)
 
     def _begin(self, assignment: m.Assignment) -> None:
         if self._request is None or assignment.request != self._request[0]:
@@ -106,7 +116,11 @@ class TaskLoop:
             return
         self.station.waits.pop("tracker", None)
         for leased in assignment.tasks:
-            task = LeasedTask(leased.task, leased.policy or "", json.loads(leased.body))
+            if leased.generate:
+                if self.workshop is not None:
+                    self.workshop.begin(leased)
+                continue
+            task = LeasedTask(leased.task, leased.policy or "", json.loads(leased.body), leased.label, leased.draw)
             running = asyncio.ensure_future(self._roll_out(task))
             self._running.add(running)
             running.add_done_callback(self._running.discard)
@@ -127,6 +141,7 @@ class TaskLoop:
         held = {name: newest for name, spoke in self.spokes.items() if (newest := spoke.newest()) is not None}
         parameters = {name: Parameters(newest.version, newest.tree) for name, newest in held.items()}
         sendings: list[tuple[PolicySpoke, int]] = []
+        whose = {"task": task.task} if task.draw is None else {"task": task.task, "draw": task.draw}
         try:
             result = self.rollout.run(task, parameters)
             outcome: Outcome = await result if inspect.isawaitable(result) else result
@@ -154,14 +169,12 @@ class TaskLoop:
             score = None if outcome.score is None else float(outcome.score)
             if not await self._taken(sendings):
                 lost = "its fragment was under way to a learner that is gone"
-                station.fact("rollout_error", {"task": task.task, "traceback": lost, "permanent": False})
+                station.fact("rollout_error", {**whose, "traceback": lost, "permanent": False})
                 return
         except asyncio.CancelledError:
             raise
         except Exception:
-            station.fact(
-                "rollout_error", {"task": task.task, "traceback": traceback.format_exc()[-20_000:], "permanent": False}
-            )
+            station.fact("rollout_error", {**whose, "traceback": traceback.format_exc()[-20_000:], "permanent": False})
             return
         self.done += 1
-        station.fact("outcome", {"task": task.task, "score": score, "policy": task.policy})
+        station.fact("outcome", {**whose, "score": score, "policy": task.policy})

@@ -118,8 +118,6 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_key() -> None:
         (["learner.settings.x=2020-01-01"], "learner.settings.x: "),
         (["environment.normalise=['rewards']"], "should be 'observation' or 'reward'"),
         (["actors.processes=2.0"], "should be a valid integer"),
-        (["curriculum.capacity=10"], "curriculum: actors cannot draw from a pool yet; "),
-        (["curriculum={}"], "curriculum: actors cannot draw from a pool yet; "),
         (["nonsense"], "write it as key=value"),
         (["name.x=1"], "name is a value, not a section"),
     ],

@@ -87,12 +87,7 @@ def _listed(station: Station, hub: str) -> bool:
 def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, run = station.spec, station.spec.run
     seed = spec.seed * 1_000_003 + spec.index
-    settings = EnvironmentSettings(
-        id=run["environment"]["id"],
-        settings=run["environment"].get("settings", {}),
-        normalise=tuple(run["environment"].get("normalise", ())),
-        vector=run["actors"]["vector"],
-    )
+    settings = _settings(run)
     station.doing = f"making {settings.id}"
     workshop = Workshop(station, settings.model_dump(mode="json"))
     environment = _environment(station, settings, seed, workshop)
@@ -118,6 +113,15 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
         environment.close()
 
 
+def _settings(run: dict[str, Any]) -> EnvironmentSettings:
+    return EnvironmentSettings(
+        id=run["environment"]["id"],
+        settings=run["environment"].get("settings", {}),
+        normalise=tuple(run["environment"].get("normalise", ())),
+        vector=run["actors"]["vector"],
+    )
+
+
 def _environment(station: Station, settings: EnvironmentSettings, seed: int, workshop: Workshop) -> VectorEnvironment:
     run = station.spec.run
     count: int = run["actors"]["environments"]
@@ -131,7 +135,8 @@ def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
     context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"])
     rollout = build_rollout(actors["rollout"], context)
-    workshop = Workshop(station) if "curriculum" in spec.run else None
+    plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
+    workshop = Workshop(station, plain) if "curriculum" in spec.run else None
     try:
         asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"], workshop).run())
     finally:

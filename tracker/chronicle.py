@@ -70,9 +70,11 @@ def _pool_accept(body: Any) -> str | None:
     declined = body["declined"]
     if not declined:
         return None
+    of = body["accepted"] + len(declined)
     index, task, why = declined[0]
-    several = f" (and {len(declined) - 1} more)" if len(declined) > 1 else ""
-    return f"of {body['accepted'] + len(declined)} minted tasks number {index}, {task}{several} was not taken: {why}"
+    if all(reason == why for _, _, reason in declined):
+        return f"{len(declined)} of {of} minted tasks were not taken: {why}"
+    return f"{len(declined)} of {of} minted tasks were not taken, number {index}, {task}, because {why}"
 
 
 def _pool_evict(body: Any) -> str | None:

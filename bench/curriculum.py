@@ -116,7 +116,7 @@ class Examination:
             level.close()
 
 
-def measure(arm: str, seed: int, steps: int, every: float) -> dict[str, Any]:
+def measure(arm: str, seed: int, steps: int, every: float, more: Sequence[str] = ()) -> dict[str, Any]:
     """One run of one arm, and the examination of its checkpoints."""
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as name:
         folder = Path(name)
@@ -128,6 +128,7 @@ def measure(arm: str, seed: int, steps: int, every: float) -> dict[str, Any]:
             "learner.checkpoint_seconds": every,
         }
         asked = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        asked += [part for setting in more for part in ("--set", setting)]
         line = runs.headrace("run", "curriculum", "--headless", "--seed", str(seed), "--run-dir", run_dir, *asked)
         keeper = Keeper(run_dir / "checkpoints", folder / "kept")
         keeper.start()
@@ -206,16 +207,21 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=400_000, help="env steps of each run (default 400,000)")
     parser.add_argument("--threshold", type=float, default=0.7, help="share of episodes at the goal (default 0.7)")
     parser.add_argument("--every", type=float, default=3.0, help="s between checkpoints (default 3)")
+    parser.add_argument("--arms", default=",".join(ARMS), help="scorers, with commas between (default: both)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="for every arm; may be repeated"
+    )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the curves there (PNG or SVG; needs matplotlib)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     asked = parser.parse_args(arguments)
+    arms = asked.arms.split(",")
     found = runs.announce("curriculum", arguments)
     trials: list[dict[str, Any]] = []
     for seed in range(asked.first, asked.first + asked.seeds):
-        for arm in ARMS:
-            trial = measure(arm, seed, asked.steps, asked.every)
+        for arm in arms:
+            trial = measure(arm, seed, asked.steps, asked.every, asked.set)
             trial["reached"] = reached(trial["curve"], asked.threshold)
             trial["area"] = area(trial["curve"], asked.steps)
             trials.append(trial)
@@ -229,7 +235,7 @@ def command(arguments: Sequence[str]) -> None:
             )
             runs.finish({**found, "trials": trials}, asked.json)  # what was measured is kept if the next is cut short
     rows = []
-    for arm in ARMS:
+    for arm in arms:
         mine = [trial for trial in trials if trial["arm"] == arm]
         steps = [trial["reached"] for trial in mine]
         counted = [asked.steps if value is None else value for value in steps]
@@ -244,13 +250,14 @@ def command(arguments: Sequence[str]) -> None:
         )
     head = ("mean [95%]", f"env steps to {asked.threshold:g}", "by seed", "mean share over the run", "at the end")
     print("\n" + runs.table(head, rows))
-    ratios = [
-        math.log((uniform["reached"] or asked.steps) / (ours["reached"] or asked.steps))
-        for ours, uniform in zip(trials[::2], trials[1::2], strict=True)
-    ]
-    mean, low, high = (math.exp(value) for value in interval(ratios))
-    print(f"uniform / learning_progress, geometric mean: {mean:.2f} [{low:.2f}, {high:.2f}] times the env steps")
+    if arms == list(ARMS):
+        ratios = [
+            math.log((uniform["reached"] or asked.steps) / (ours["reached"] or asked.steps))
+            for ours, uniform in zip(trials[::2], trials[1::2], strict=True)
+        ]
+        mean, low, high = (math.exp(value) for value in interval(ratios))
+        print(f"uniform / learning_progress, geometric mean: {mean:.2f} [{low:.2f}, {high:.2f}] times the env steps")
     if asked.plot is not None:
         from bench.curriculum_plot import plot
 
-        plot(trials, ARMS, asked.steps, asked.threshold, asked.plot)
+        plot(trials, arms, asked.steps, asked.threshold, asked.plot)

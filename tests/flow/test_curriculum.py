@@ -169,3 +169,14 @@ def test_a_source_that_is_not_there_is_one_message(tmp_path: Path, setting: str,
     assert asked.returncode == 2, asked.stdout + asked.stderr
     assert told in asked.stderr
     assert "Traceback" not in asked.stderr
+
+
+def test_the_shipped_run_draws_every_level(tmp_path: Path) -> None:
+    more = ("--set", "stop.env_steps=6000", "--set", "stop.seconds=", "--set", "environment.settings.most_steps=20")
+    with Running(tmp_path, "curriculum", "--seed", "3", *more) as run:
+        assert run.wait(90) == 0, run.told()
+    found = pool(run)
+    assert found["tasks"] == len(found["labels"]) == 18
+    assert all(tally["outcomes"] for tally in found["labels"].values())
+    assert not run.facts("rollout_error")
+    every_outcome_is_accounted_for(run)

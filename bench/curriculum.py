@@ -1,11 +1,11 @@
 """The shipped run `curriculum` with scorer=learning_progress beside scorer=uniform: env steps to a threshold.
 
 Both arms are the same run file, draw from the same 18 MiniGrid levels (10 can be learned within such a run, 8 are out
-of reach, or nearly, and teach nothing), and differ in `curriculum.scorer` alone. What is measured is not what a curriculum happens
-to draw: every few seconds' checkpoint is kept, and after the run each plays the same episodes on every learnable level
-(same layouts for all checkpoints, seeds and arms; every level weighs alike). The figure is the share of those episodes
-that reach the goal; the threshold is a level of it, and the env steps are those that the ledger has before the update
-that made the checkpoint's version. The arms take turns, seed by seed.
+of reach, or nearly, and teach nothing), and differ in `curriculum.scorer` alone. What is measured is not what a
+curriculum happens to draw: every few seconds' checkpoint is kept, and after the run each plays the same episodes on
+every learnable level (same layouts for all checkpoints, seeds and arms; every level weighs alike). The figure is the
+share of those episodes that reach the goal; the threshold is a level of it, and the env steps are those that the ledger
+has before the update that made the checkpoint's version. The arms take turns, seed by seed.
 
 Invariant: every seed that was run is told. A run that never reaches the threshold is told as `never`, and counts in
 means as the steps of the whole run: a lower bound.

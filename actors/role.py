@@ -14,9 +14,15 @@ from typing import Any
 from torch import nn
 
 from actors.columns import Columns
+from actors.curriculum.desk import Desk
+from actors.curriculum.scoring import scorer
+from actors.curriculum.settings import DrawingSettings
+from actors.curriculum.workshop import Workshop
 from actors.environment_loop import Acting, EnvironmentLoop
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
+from actors.environments.tasked import TaskedEnvironments
+from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
 from actors.rollout import Rollout, RolloutContext, build_rollout
 from actors.services import Services
@@ -84,14 +90,10 @@ def _listed(station: Station, hub: str) -> bool:
 def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, run = station.spec, station.spec.run
     seed = spec.seed * 1_000_003 + spec.index
-    settings = EnvironmentSettings(
-        id=run["environment"]["id"],
-        settings=run["environment"].get("settings", {}),
-        normalise=tuple(run["environment"].get("normalise", ())),
-        vector=run["actors"]["vector"],
-    )
+    settings = _settings(run)
     station.doing = f"making {settings.id}"
-    environment = make(settings, run["actors"]["environments"], seed)
+    workshop = Workshop(station, settings.model_dump(mode="json"))
+    environment = _environment(station, settings, seed, workshop)
     networks, acting = networks_of(spec), []
     for name, described in spec.plan["policies"].items():
         if name not in spokes:
@@ -107,13 +109,38 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     try:
         loop.run()
     finally:
+        workshop.close()
         environment.close()
+
+
+def _settings(run: dict[str, Any]) -> EnvironmentSettings:
+    return EnvironmentSettings(
+        id=run["environment"]["id"],
+        settings=run["environment"].get("settings", {}),
+        normalise=tuple(run["environment"].get("normalise", ())),
+        vector=run["actors"]["vector"],
+    )
+
+
+def _environment(station: Station, settings: EnvironmentSettings, seed: int, workshop: Workshop) -> VectorEnvironment:
+    run = station.spec.run
+    count: int = run["actors"]["environments"]
+    if "curriculum" not in run:
+        return make(settings, count, seed)
+    score = scorer(DrawingSettings.read(run["curriculum"]))
+    return TaskedEnvironments(settings, count, seed, Desk(station, workshop, count), score)
 
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
     rollout = rollout_of(spec, Services(station))
-    asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())
+    plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
+    workshop = Workshop(station, plain) if "curriculum" in spec.run else None
+    try:
+        asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"], workshop).run())
+    finally:
+        if workshop is not None:
+            workshop.close()
 
 
 def networks_of(spec: Spec) -> dict[str, nn.Module]:

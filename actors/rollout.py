@@ -38,6 +38,10 @@ class LeasedTask:
     task: str
     policy: str
     body: dict[str, Any]
+    label: str | None = None
+    """Of a task of the pool."""
+    draw: int | None = None
+    """Of a task of the pool: which of its draws this is."""
 
 
 @dataclass(frozen=True)

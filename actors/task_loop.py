@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from actors.curriculum.patience import Patience
+from actors.curriculum.workshop import Workshop
 from actors.rollout import LeasedTask, Outcome, Parameters, Rollout
 from broker import messages as m
 from broker.delivery import fact_of
@@ -40,9 +42,11 @@ class TaskLoop:
     rollout: Rollout
     spokes: Mapping[str, PolicySpoke]
     concurrency: int = 1
+    workshop: Workshop | None = None
+    """Makes new tasks, in a run with a pool."""
     _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _request: tuple[int, int, float] | None = None
-    """The open request: number, count, when it was last said."""
+    _request: tuple[int, int, bool, float] | None = None
+    """The open request: number, count, whether it offers generation, when it was last said."""
     _idle_until: float = 0.0
     _waiting_since: float = 0.0
     done: int = 0
@@ -74,10 +78,15 @@ class TaskLoop:
         for spoke in self.spokes.values():
             if not station.wait_for(spoke.hub_name, "its first version", partial(spoke.wait_for_version, 0.05)):
                 return
+        patience = Patience(station, self.workshop) if self.workshop is not None else None
         while not station.stopping:
+            if self.workshop is not None:
+                self.workshop.settle()
             self._ask()
             for assignment in station.tracker.take_assignments():
                 self._begin(assignment)
+            if patience is not None:
+                patience.something() if self._running else patience.nothing()
             station.doing = f"{len(self._running)} rollouts" if self._running else "waiting for tasks"
             station.rates.update({"rollouts": len(self._running), "done": self.done})
             station.report()
@@ -91,13 +100,14 @@ class TaskLoop:
         room = self.concurrency - len(self._running)
         now = time.monotonic()
         if self._request is not None:
-            number, count, said = self._request
+            number, count, offers, said = self._request
             if now - said > REPEAT_AFTER:
-                self.station.tracker.repeat_request(number, count)
-                self._request = (number, count, now)
+                self.station.tracker.repeat_request(number, count, generate=offers)
+                self._request = (number, count, offers, now)
         elif room > 0 and now >= self._idle_until:
             room = min(room, MAX_ASKED)
-            self._request = (self.station.tracker.request_tasks(room), room, now)
+            offers = self.workshop is not None and self.workshop.idle
+            self._request = (self.station.tracker.request_tasks(room, generate=offers), room, offers, now)
 
     def _begin(self, assignment: m.Assignment) -> None:
         if self._request is None or assignment.request != self._request[0]:
@@ -111,7 +121,11 @@ class TaskLoop:
             return
         self.station.waits.pop("tracker", None)
         for leased in assignment.tasks:
-            task = LeasedTask(leased.task, leased.policy or "", json.loads(leased.body))
+            if leased.generate:
+                if self.workshop is not None:
+                    self.workshop.begin(leased)
+                continue
+            task = LeasedTask(leased.task, leased.policy or "", json.loads(leased.body), leased.label, leased.draw)
             if leased.recorded is None:
                 running = asyncio.ensure_future(self._roll_out(task, leased.version))
             else:
@@ -158,7 +172,7 @@ class TaskLoop:
         if station.ending.is_set():
             return  # what it was to be made with may have ended before us: such a result is none
         score = None if outcome.score is None else float(outcome.score)
-        body = {"task": task.task, "score": score, "policy": task.policy, "result": outcome.result}
+        body = {**_whose(task), "score": score, "policy": task.policy, "result": outcome.result}
         try:
             if outcome.pieces:
                 raise ValueError("an outcome has a result or pieces, not both: only a result can be delivered again")
@@ -192,7 +206,7 @@ class TaskLoop:
             self._give_back(task, LOST)
 
     def _give_back(self, task: LeasedTask, why: str, *, permanent: bool = False) -> None:
-        self.station.fact("rollout_error", {"task": task.task, "traceback": why, "permanent": permanent})
+        self.station.fact("rollout_error", {**_whose(task), "traceback": why, "permanent": permanent})
 
     async def _roll_out(self, task: LeasedTask, version: tuple[int, int] | None) -> None:
         station = self.station
@@ -226,7 +240,8 @@ class TaskLoop:
                 station.fact(kind, body)
             score = None if outcome.score is None else float(outcome.score)
             if not await self._taken(sendings):
-                self._give_back(task, LOST)
+                if not station.stopping:
+                    self._give_back(task, LOST)
                 return
         except asyncio.CancelledError:
             raise
@@ -234,8 +249,12 @@ class TaskLoop:
             self._give_back(task, traceback.format_exc()[-20_000:])
             return
         self.done += 1
-        station.fact("outcome", {"task": task.task, "score": score, "policy": task.policy})
+        station.fact("outcome", {**_whose(task), "score": score, "policy": task.policy})
 
 
 def _reached(newest: Versioned | None, version: tuple[int, int]) -> bool:
     return newest is not None and newest.version >= version
+
+
+def _whose(task: LeasedTask) -> dict[str, Any]:
+    return {"task": task.task} if task.draw is None else {"task": task.task, "draw": task.draw}

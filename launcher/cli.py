@@ -83,12 +83,14 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Make once what the run file names, and show the resolved run and who would be placed where; start no run."""
+    from launcher.curriculum import check_source
     from launcher.plan import check_text, make_plan
     from launcher.probing import Probe
     from launcher.rehearsal import rehearse
     from launcher.runfile import load
 
     resolved = load(run, list(overrides or ()))
+    check_source(resolved)
     probe = Probe(resolved)
     try:
         plan = make_plan(resolved, probe.answer())

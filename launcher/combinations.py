@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.addresses import check_bind
 from broker.errors import RequestError
+from launcher.curriculum import curriculum_mistakes
 from launcher.mistakes import nearest
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,55}")
 
 def contradictions(run: RunFile) -> list[tuple[str, str]]:
     """(path, what is wrong and how to mend it) of every contradiction."""
-    wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *_curriculum(run)]
+    wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *curriculum_mistakes(run)]
     return [*wrong, *_numbers(run)]
 
 
@@ -104,12 +105,6 @@ def _policies(run: RunFile) -> list[tuple[str, str]]:
     if len(set(run.policies.names)) < len(run.policies.names):
         wrong.append(("policies.names", "names a policy twice"))
     return wrong
-
-
-def _curriculum(run: RunFile) -> list[tuple[str, str]]:
-    if run.curriculum is None:
-        return []
-    return [("curriculum", "actors cannot draw from a pool yet; leave the section out: tasks are played once")]
 
 
 def _numbers(run: RunFile) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 from broker.errors import RequestError
 from launcher import directory as directories
 from launcher.child import STATUS_REQUEST
+from launcher.curriculum import check_source
 from launcher.directory import RunDirectory
 from launcher.engines import NurseryEngine
 from launcher.launch import Launch, View
@@ -70,6 +71,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
 
 
 def _plan(resolved: RunFile) -> Plan:
+    check_source(resolved)
     probe = Probe(resolved)
     try:
         return make_plan(resolved, probe.answer())

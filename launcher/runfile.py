@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from broker.errors import RequestError
 from launcher.combinations import contradictions, leaves
+from launcher.curriculum import Curriculum
 from launcher.mistakes import nearest, report
-from tracker.curriculum.settings import CurriculumSettings, differences
+from tracker.curriculum.settings import differences
 
 DEFAULT_RUN = "spread"
 
@@ -140,7 +141,7 @@ class RunFile(Section):
     learner: Learner = Learner()
     tracker: Tracker = Tracker()
     supervision: Supervision = Supervision()
-    curriculum: CurriculumSettings | None = None
+    curriculum: Curriculum | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """The resolved run file as JSON-able mappings, without the keys that are None."""

@@ -320,8 +320,8 @@ class Core:
         elif standings.phase == "starting" and self._assembled():
             to = ("running", "", False)
         elif standings.phase == "running":
-            reason = self._reached(seconds) or self._finished()
-            to = ("stopping", reason, False) if reason else None
+            reason, dry = self._reached(seconds) or self._finished(), decisions.dry(self.pool)
+            to = ("stopping", reason or dry, not reason) if reason or dry else None
         elif standings.phase == "stopping":
             if self._stopping_at is None:
                 self._stopping_at = now.steady

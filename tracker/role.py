@@ -73,7 +73,7 @@ def settings_of(spec: Spec) -> Settings:
         learners=frozenset(f"learner-{policy}" for policy in spec.plan["policies"]),
         epoch_steps=run["tracker"]["epoch_steps"],
         lease_seconds=run["tracker"]["lease_seconds"],
-        curriculum=CurriculumSettings.model_validate(run["curriculum"]) if "curriculum" in run else None,
+        curriculum=CurriculumSettings.of(run["curriculum"]) if "curriculum" in run else None,
         seed=run.get("seed", 0),
     )
 

@@ -122,8 +122,6 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_key() -> None:
         (["services.x.mian=a:b"], "services.x.mian: unknown key; did you mean services.x.main?"),
         (["services.x={}"], "services.x.main: is missing"),
         (["services.'a b'.main=a:b"], "services.a b: 'a b' cannot name a service"),
-        (["curriculum.capacity=10"], "curriculum: actors cannot draw from a pool yet; "),
-        (["curriculum={}"], "curriculum: actors cannot draw from a pool yet; "),
         (["nonsense"], "write it as key=value"),
         (["name.x=1"], "name is a value, not a section"),
     ],

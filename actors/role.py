@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from actors.columns import Columns
 from actors.curriculum.desk import Desk
 from actors.curriculum.scoring import scorer
@@ -22,7 +24,7 @@ from actors.environments.settings import EnvironmentSettings
 from actors.environments.tasked import TaskedEnvironments
 from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
-from actors.rollout import RolloutContext, build_rollout
+from actors.rollout import Rollout, RolloutContext, build_rollout
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
 from broker.policy_spoke import PolicySpoke
@@ -91,19 +93,16 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     station.doing = f"making {settings.id}"
     workshop = Workshop(station, settings.model_dump(mode="json"))
     environment = _environment(station, settings, seed, workshop)
-    acting = []
+    networks, acting = networks_of(spec), []
     for name, described in spec.plan["policies"].items():
         if name not in spokes:
             return
         observation = ObservationSpec.from_plain(described["observation"])
         action = ActionSpec.from_plain(described["action"])
-        network = build_network(
-            run["policies"]["network"], observation, action, run["policies"]["settings"], settings.normalise
-        )
         columns = Columns(
             tuple(described["agents"]), observation, action, environment.count, run["learner"]["fragment_steps"]
         )
-        policy = Policy(network, observation, action, seed=seed)
+        policy = Policy(networks[name], observation, action, seed=seed)
         acting.append(Acting(name, columns, policy, spokes[name]))
     loop = EnvironmentLoop(station, environment, acting, spec.plan["agents"])
     try:
@@ -133,12 +132,32 @@ def _environment(station: Station, settings: EnvironmentSettings, seed: int, wor
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
-    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"])
-    rollout = build_rollout(actors["rollout"], context)
     plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
     workshop = Workshop(station, plain) if "curriculum" in spec.run else None
     try:
-        asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"], workshop).run())
+        asyncio.run(TaskLoop(station, rollout_of(spec), spokes, actors["concurrency"], workshop).run())
     finally:
         if workshop is not None:
             workshop.close()
+
+
+def networks_of(spec: Spec) -> dict[str, nn.Module]:
+    """Policy -> its network. RequestError if there is none, or it does not take its settings."""
+    run, described = spec.run, spec.plan["policies"]
+    normalise = tuple(run["environment"].get("normalise", ()))
+    return {
+        name: build_network(
+            run["policies"]["network"],
+            ObservationSpec.from_plain(policy["observation"]),
+            ActionSpec.from_plain(policy["action"]),
+            run["policies"]["settings"],
+            normalise,
+        )
+        for name, policy in described.items()
+    }
+
+
+def rollout_of(spec: Spec) -> Rollout:
+    """The rollout of this actor. RequestError if there is none, or it lacks `run`."""
+    actors = spec.run["actors"]
+    return build_rollout(actors["rollout"], RolloutContext(spec.role, spec.index, spec.seed, actors["settings"]))

@@ -8,13 +8,13 @@ Invariant: a rollout sees only its task and a snapshot of parameters; what it re
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from broker.arrays import Tree
 from broker.errors import RequestError
+from broker.references import load
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,8 @@ class Rollout(Protocol):
 
 
 def build_rollout(name: str, context: RolloutContext) -> Rollout:
-    """The rollout named "package.module:Name". RequestError if it cannot be imported or lacks `run`."""
-    path, colon, attribute = name.partition(":")
-    if not colon:
-        raise RequestError(f'actors.rollout {name!r}: write "environments" or "package.module:Name"')
-    try:
-        built = getattr(importlib.import_module(path), attribute)(context)
-    except ImportError as error:
-        raise RequestError(f"actors.rollout {name!r}: cannot import {path!r}: {error}") from error
-    except AttributeError as error:
-        raise RequestError(f"actors.rollout {name!r}: module {path!r} has no {attribute!r}") from error
+    """The rollout named "package.module:Name". RequestError if there is none, or it lacks `run`."""
+    built = load(name, "actors.rollout", ["environments"])(context)
     if not callable(getattr(built, "run", None)):
         raise RequestError(f"actors.rollout {name!r} has no method run(task, parameters)")
     return cast("Rollout", built)

@@ -82,10 +82,11 @@ def check(
     overrides: Override = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the resolved run and who would be placed where; start nothing."""
+    """Make once what the run file names, and show the resolved run and who would be placed where; start no run."""
     from launcher.curriculum import check_source
     from launcher.plan import check_text, make_plan
     from launcher.probing import Probe
+    from launcher.rehearsal import rehearse
     from launcher.runfile import load
 
     resolved = load(run, list(overrides or ()))
@@ -95,6 +96,7 @@ def check(
         plan = make_plan(resolved, probe.answer())
     finally:
         probe.close()
+    rehearse(plan)
     if as_json:
         _print_json(plan.to_plain())
     else:
@@ -137,7 +139,7 @@ def summary(
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")],
-    to: Annotated[str, typer.Option("--to", metavar="FORM", help="json or csv.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help="json, csv or parquet.")],
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The file (json) or folder. Default: in RUN-DIR/export/.")
     ] = None,

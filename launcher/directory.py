@@ -27,7 +27,7 @@ from tracker.lock import is_held
 RUNS_OUT = Path("runs-out")
 PREFIX = "hr-"
 MAX_IPC = 60
-OURS = frozenset({"run.toml", "token", "ipc", "run.lock", "summary.json", "checkpoints", "logs"})
+OURS = frozenset({"run.toml", "token", "ipc", "run.lock", "reserve", "summary.json", "checkpoints", "logs"})
 WORK = frozenset({"progress", "episode", "outcome", "update", "checkpoint"})
 """Kinds of facts that say that something was done."""
 STALE_SECONDS = 60.0

@@ -11,7 +11,6 @@ read-only views of a receive buffer; the algorithm may keep it, but never writes
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
@@ -20,6 +19,7 @@ import numpy as np
 
 from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RequestError
+from broker.references import load
 
 Tree = Any
 """What travels and is stored: None, bool, int, float, str, arrays, and dicts and lists of these (`broker.arrays`)."""
@@ -116,17 +116,7 @@ def build_algorithm(name: str, context: AlgorithmContext) -> Algorithm:
 
     Raises RequestError for an unknown name, a module that cannot be imported, or settings that it does not take.
     """
-    path, colon, attribute = SHIPPED.get(name, name).partition(":")
-    if not colon:
-        known = ", ".join(sorted(SHIPPED))
-        raise RequestError(f'learner.algorithm {name!r} is unknown; take one of {known}, or "package.module:Algorithm"')
-    try:
-        build = getattr(importlib.import_module(path), attribute)
-    except ImportError as error:
-        raise RequestError(f"learner.algorithm {name!r}: cannot import {path!r}: {error}") from error
-    except AttributeError as error:
-        raise RequestError(f"learner.algorithm {name!r}: module {path!r} has no {attribute!r}") from error
-    algorithm = build(context)
+    algorithm = load(SHIPPED.get(name, name), "learner.algorithm", SHIPPED)(context)
     missing = [part for part in ALGORITHM_PARTS if not hasattr(algorithm, part)]
     if missing:
         raise RequestError(f"learner.algorithm {name!r} lacks {', '.join(missing)}: see learners.algorithm.Algorithm")

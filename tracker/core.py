@@ -35,6 +35,7 @@ BATCH = 8_192
 """Most facts of sources in one commit. What is held for the next ones is bounded by the sources: each keeps at most
 10,000 facts or 8 MiB that are not durable, and then waits (`broker.delivery.Outbox`)."""
 CLOCK_SECONDS = 5.0
+ENDINGS = ("stopping", "ended")
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
 
@@ -74,7 +75,7 @@ class Core:
         self._clock_at = -math.inf
         self._stopping_at: float | None = None
         self._reported_duplicates = 0
-        self._snapshot = (folds.position, -math.inf)
+        self._snapshot: tuple[int, float | None] = (folds.restored, None)
 
     # --- in
 
@@ -107,6 +108,16 @@ class Core:
     def record(self, kind: str, body: dict[str, Any]) -> None:
         """A fact of the tracker's own that its shell found out: checkpoint, checkpoint_skipped, quarantine, ..."""
         self._recorded.append((kind, body))
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run is to end, be it that this cannot be written down just now."""
+        batch = self._batch or Batch()
+        rows, bodies = [*batch.rows, *self._rows], [*batch.bodies, *self._bodies]
+        asked = any(row[4] == "stop_request" for row in rows)
+        recorded = any(kind == "phase" for kind, _ in self._recorded)  # by `close`
+        own = any(row[4] == "phase" and body["phase"] in ENDINGS for row, body in zip(rows, bodies, strict=True))
+        return asked or recorded or own or self.standings.phase in ENDINGS
 
     def close(self, reason: str, now: Now) -> None:
         """The run ends here and now, without Farewells: there is nobody left to lead it, or it was cut short.
@@ -174,15 +185,25 @@ class Core:
                 out.lives.append(Life(policy, tally.life, incarnation))
         return out
 
-    def snapshots_due(self, now: Now) -> dict[str, Any] | None:
-        """The folds' snapshots at `folds.position`, when it is time to store them (in a commit of their own)."""
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended, in this launch or an earlier one."""
+        return self.standings.phase == "ended"
+
+    def snapshot_due(self, now: Now) -> bool:
+        """Whether it is time for snapshots: 100,000 facts or 60 s after the last ones, and when the run has ended.
+
+        True once: whoever asks makes them of the folds as they are now.
+        """
         position, at = self._snapshot
         new = self.folds.position - position
-        ended = self.standings.phase == "ended" and new > 0
-        if not ended and new < SNAPSHOT_FACTS and (new == 0 or now.steady - at < SNAPSHOT_SECONDS):
-            return None
-        first, self._snapshot = at == -math.inf, (self.folds.position, now.steady)
-        return None if first and not ended else self.folds.snapshots()
+        if at is None:  # how long it has been is not known: from now on
+            at = now.steady
+            self._snapshot = (position, at)
+        if not new or not (self.ended or new >= SNAPSHOT_FACTS or now.steady - at >= SNAPSHOT_SECONDS):
+            return False
+        self._snapshot = (self.folds.position, now.steady)
+        return True
 
     # --- decisions, on committed facts
 

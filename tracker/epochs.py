@@ -7,6 +7,7 @@ in the ledger; nothing is read and reset, so every reader sees the same.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from tracker.facts import Fact
@@ -31,16 +32,23 @@ class Epochs:
 
     def apply(self, fact: Fact) -> None:
         """Take one fact."""
-        if fact.kind == "episode":
-            self.episodes += 1
-        elif fact.kind == "progress":
-            self.env_steps += fact.body["env_steps"]
-            for policy, steps in fact.body["agent_steps"].items():
-                self.agent_steps[policy] = self.agent_steps.get(policy, 0) + steps
-        else:
-            self._close(fact.body["epoch"])
+        self.taker(fact.kind)(fact)
 
-    def _close(self, epoch: int) -> None:
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
+        taker: Callable[[Fact], None] = getattr(self, f"_{kind}")
+        return taker
+
+    def _episode(self, _: Fact) -> None:
+        self.episodes += 1
+
+    def _progress(self, fact: Fact) -> None:
+        self.env_steps += fact.body["env_steps"]
+        for policy, steps in fact.body["agent_steps"].items():
+            self.agent_steps[policy] = self.agent_steps.get(policy, 0) + steps
+
+    def _epoch(self, fact: Fact) -> None:
+        epoch = fact.body["epoch"]
         mark = self._mark
         before = mark["agent_steps"]
         self.closed.append(

@@ -1,4 +1,4 @@
-"""The ledger for other tools: one JSON file, or a folder with a CSV file for each kind of fact.
+"""The ledger for other tools: one JSON file, or a folder with a CSV or Parquet file for each kind of fact.
 
 Invariants: every fact up to the moment of the call is in the export once, in order; memory does not grow with the
 ledger; what exists at `out` is replaced only once the new export is whole.
@@ -12,29 +12,38 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from broker.errors import RequestError
 from tracker.ledger import LEDGER, LedgerReader, StoredFact
 
-Form = Literal["json", "csv"]
+Form = Literal["json", "csv", "parquet"]
 _OWN = ("position", "source", "incarnation", "sequence", "time")
 
 
 def export(run_dir: Path, to: str, out: Path) -> Path:
-    """Export the ledger of a run to the file (json) or folder (csv) `out`, and give its path.
+    """Export the ledger of a run to the file (json) or folder (csv, parquet) `out`, and give its path.
 
     json: `{"run": directory, "count": n, "facts": {kind: [{position, source, incarnation, sequence, time, body}]}}`.
     csv: `out/<kind>.csv`, a body's nested keys joined by dots, lists as JSON text.
-    RequestError: no ledger there, another form, or `out` cannot be written. LedgerDamaged: the ledger cannot be read.
+    parquet: `out/<kind>.parquet`, the same columns with types (see `tracker.parquet`).
+    RequestError: no ledger there, another form, pyarrow is missing (parquet), or `out` cannot be written.
+    LedgerDamaged: the ledger cannot be read.
     """
-    forms: dict[str, Callable[[LedgerReader, int, Path, Path], None]] = {"json": _to_json, "csv": _to_csv}
+    forms: dict[str, Callable[[LedgerReader, int, Path, Path], None]] = {
+        "json": _to_json,
+        "csv": _to_csv,
+        "parquet": _to_parquet,
+    }
     if to not in forms:
         raise RequestError(f"cannot export to {to!r}: choose one of {', '.join(forms)}")
     run_dir, out = Path(run_dir), Path(out)
-    if to == "csv" and out.exists() and not out.is_dir():
-        raise RequestError(f"{out} is a file: csv needs a folder, one file is written for each kind of fact")
+    if to == "parquet" and find_spec("pyarrow") is None:
+        raise RequestError("parquet needs pyarrow: `pip install 'headrace[parquet]'`, or export to json or csv")
+    if to != "json" and out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file: {to} needs a folder, one file is written for each kind of fact")
     if to == "json" and out.is_dir():
         raise RequestError(f"{out} is a folder: name a file, for example {out / 'facts.json'}")
     with LedgerReader(run_dir / LEDGER) as ledger:
@@ -88,6 +97,15 @@ def _to_csv(ledger: LedgerReader, through: int, scratch: Path, out: Path) -> Non
     out.mkdir(exist_ok=True)
     for kind in columns:
         (scratch / f"{kind}.csv").replace(out / f"{kind}.csv")
+
+
+def _to_parquet(ledger: LedgerReader, through: int, scratch: Path, out: Path) -> None:
+    from tracker.parquet import write
+
+    kinds = write(lambda: _flat(ledger, through), scratch)
+    out.mkdir(exist_ok=True)
+    for kind in kinds:
+        (scratch / f"{kind}.parquet").replace(out / f"{kind}.parquet")
 
 
 def _flat(ledger: LedgerReader, through: int) -> Iterator[tuple[str, StoredFact | tuple[Any, ...], dict[str, Any]]]:

@@ -7,6 +7,7 @@ one that does not pass is stored in its place as kind `refused`. Parsing and che
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -239,6 +240,11 @@ _plain = _any.validator.validate_json
 
 class Unfit(ValueError):  # noqa: N818 - failures are named as in broker.errors
     """A body that is not what its kind asks for; the text says where."""
+
+
+def parser(kind: str) -> Callable[[str], Any]:
+    """What decodes and checks bodies of this kind that were stored, and so were found fit once; ValueError if not."""
+    return _models.get(kind, _plain)
 
 
 def decode(kind: str, text: str) -> Any:

@@ -8,10 +8,22 @@ the facts from the start give.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from itertools import pairwise
+from typing import Any, Protocol, runtime_checkable
 
-from tracker.facts import Fact, Row, Unfit, decode
+from tracker.ended import Ended
+from tracker.facts import Fact, Row, parser
 from tracker.ledger import LedgerReader
+from tracker.parts import Draft
+
+CHUNK = 2_000
+"""Facts that are read at one go: few enough that they are still in the processor's cache when they are folded."""
+MOST_FRESH = 20_000
+"""Ids of ended tasks that a rebuild holds in memory, when it can store them."""
+Settle = Callable[[list[tuple[str, str, int]]], bool]
+Table = Mapping[str, tuple[Callable[[Fact], None], ...]]
+"""By kind, what takes a fact of it."""
 
 
 class Fold(Protocol):
@@ -30,6 +42,21 @@ class Fold(Protocol):
         """Become what `snapshot` described."""
 
 
+@runtime_checkable
+class Taking(Protocol):
+    """A fold that says what its `apply` does with facts of a kind: it takes many, and a look at each kind costs."""
+
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A fold that must know of ids long after it has forgotten all else about them."""
+
+    ended: Ended
+
+
 class Folds:
     """Several folds that are fed together, each only with the kinds that it reads."""
 
@@ -37,11 +64,16 @@ class Folds:
         self.folds = dict(folds)
         self.position = 0
         """The newest fact that was applied."""
+        self.restored = 0
+        """The oldest snapshot's position that `restore` began with."""
+        self.flaws: list[str] = []
+        """Snapshots that were damaged, in words: their folds were rebuilt from the ledger."""
         self.unreadable = 0
         """Stored facts whose body no longer fits its kind (written by another version); skipped."""
-        self._table: dict[str, tuple[Callable[[Fact], None], ...]] = {}
-        for kind in frozenset[str]().union(*(fold.kinds for fold in self.folds.values())):
-            self._table[kind] = tuple(fold.apply for fold in self.folds.values() if kind in fold.kinds)
+        self.ended = {name: fold.ended for name, fold in self.folds.items() if isinstance(fold, Remembering)}
+        """By a fold's name, the ids whose end it has seen."""
+        self._settle: Settle | None = None
+        self._table = self._takers(self.folds)
 
     def apply(self, positions: range, rows: Sequence[Row], bodies: Sequence[Any]) -> None:
         """Apply facts that are now in the ledger, with their decoded bodies."""
@@ -56,33 +88,85 @@ class Folds:
         if len(positions):
             self.position = positions[-1]
 
+    def draft(self) -> Draft:
+        """Begin snapshots of all folds, as they are now."""
+        return Draft(self.folds, self.position)
+
     def snapshots(self) -> dict[str, Any]:
         """Every fold's snapshot, by name, each with the version that can read it."""
         return {name: {"version": fold.version, "state": fold.snapshot()} for name, fold in self.folds.items()}
 
-    def restore(self, ledger: LedgerReader) -> None:
-        """Bring fresh folds to the ledger's end: each from its newest fitting snapshot, then the facts after it."""
+    def fresh_ended(self) -> list[tuple[str, str, int]]:
+        """(fold, id, position of its end) of all that the ledger's table does not have yet: for the next commit."""
+        return [(name, *row) for name, ended in self.ended.items() for row in ended.fresh.items()]
+
+    def forget_ended(self) -> None:
+        """What `fresh_ended` gave is in the ledger."""
+        for ended in self.ended.values():
+            ended.fresh.clear()
+
+    def restore(self, ledger: LedgerReader, *, settle: Settle | None = None) -> None:
+        """Bring fresh folds to the ledger's end: each from its newest fitting snapshot, then the facts after it.
+
+        `settle` stores rows of `fresh_ended`, when so many have come together that memory should not hold them.
+        """
+        self._settle = settle
+        for name, ended in self.ended.items():
+            ended.find = partial(ledger.ended_at, name)
         through = ledger.last_position
         kept = ledger.snapshots()
-        starts: dict[str, int] = {}
-        for name, fold in self.folds.items():
-            position, state = kept.get(name, (0, None))
-            starts[name] = 0
-            if state is not None and state["version"] == fold.version and position <= through:
-                fold.restore(state["state"])
-                starts[name] = position
-        for fact in self._facts(ledger, min(starts.values(), default=through), through):
-            for name, fold in self.folds.items():
-                if fact.position > starts[name] and fact.kind in fold.kinds:
-                    fold.apply(fact)
+        self.flaws += ledger.damaged.values()
+        starts = {name: self._start(name, through, *kept.get(name, (0, None))) for name in self.folds}
+        self.restored = min(starts.values(), default=0)
+        # Folds that stand elsewhere than the others join them one after another.
+        for after, until in pairwise([*sorted(set(starts.values())), through]):
+            self._read(ledger, after, until, self._takers([name for name, start in starts.items() if start <= after]))
         self.position = through
 
-    def _facts(self, ledger: LedgerReader, after: int, through: int) -> Iterable[Fact]:
-        for position, source, incarnation, sequence, time, kind, text in ledger.read_all(after, through):
-            if kind in self._table:
+    def _start(self, name: str, through: int, position: int, kept: Any) -> int:
+        """Begin with a snapshot, if it fits: its position, or 0."""
+        fold = self.folds[name]
+        if kept is None or position > through or kept["version"] != fold.version:
+            return 0
+        try:
+            fold.restore(kept["state"])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            self.flaws.append(f"the snapshot of {name} at position {position} does not fit ({error!r:.200})")
+            fold.__init__()  # type: ignore[misc]  # in its place: others hold it
+            return 0
+        return position
+
+    def _takers(self, names: Iterable[str]) -> Table:
+        table: dict[str, tuple[Callable[[Fact], None], ...]] = {}
+        for name in names:
+            fold = self.folds[name]
+            for kind in fold.kinds:
+                take = fold.taker(kind) if isinstance(fold, Taking) else fold.apply
+                table[kind] = (*table.get(kind, ()), take)
+        return table
+
+    def _read(self, ledger: LedgerReader, after: int, through: int, takers: Table) -> None:
+        """Take stored facts: the loop that a rebuild of millions consists of, hence in one piece."""
+        table = {kind: (parser(kind), those) for kind, those in takers.items()}
+        make = tuple.__new__  # as `Fact._make` does it, without a call in between
+        while after < through:
+            rows = ledger.read(after, min(CHUNK, through - after))
+            if not rows:
+                return
+            for position, source, incarnation, sequence, time, kind, text in rows:
+                found = table.get(kind)
+                if found is None:
+                    continue
+                parse, those = found
                 try:
-                    body = decode(kind, text)
-                except Unfit:
+                    body = parse(text)
+                except ValueError:
                     self.unreadable += 1
                     continue
-                yield Fact(position, source, incarnation, sequence, time, kind, body)
+                fact = make(Fact, (position, source, incarnation, sequence, time, kind, body))
+                for take in those:
+                    take(fact)
+            after = rows[-1][0]
+            held = sum(len(ended.fresh) for ended in self.ended.values())
+            if self._settle is not None and held >= MOST_FRESH and self._settle(self.fresh_ended()):
+                self.forget_ended()

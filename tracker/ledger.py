@@ -14,31 +14,27 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from broker.errors import RequestError, RunError
+from tracker import schema
 from tracker.facts import Row
 
 LEDGER = "ledger.sqlite"
-VERSION = 1
+PROBE = 1024 * 1024
+"""Bytes that are tried when it is not clear whether there is room."""
 CHECKED_WHOLE = 32 * 1024 * 1024
 """A file up to this size (bytes) is checked through when it is opened; a larger one as it is read."""
 
-_schema = (
-    """CREATE TABLE facts (
-        position INTEGER PRIMARY KEY, source TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
-        time INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (source, incarnation, sequence))""",
-    """CREATE TABLE sources (
-        source TEXT NOT NULL, incarnation TEXT NOT NULL, last_sequence INTEGER NOT NULL,
-        PRIMARY KEY (source, incarnation)) WITHOUT ROWID""",
-    "CREATE TABLE snapshots (name TEXT PRIMARY KEY, position INTEGER NOT NULL, state TEXT NOT NULL) WITHOUT ROWID",
-    f"PRAGMA user_version = {VERSION}",
-)
 _insert = "INSERT INTO facts (source, incarnation, sequence, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)"
+_ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
+_clear = """DELETE FROM snapshot_parts WHERE rowid IN (SELECT rowid FROM snapshot_parts AS part WHERE NOT EXISTS (
+    SELECT 1 FROM snapshots WHERE snapshots.name = part.name AND snapshots.position = part.position) LIMIT ?)"""
 _upsert = "INSERT INTO sources VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence"
 
 StoredFact = tuple[int, str, str, int, int, str, str]
@@ -68,12 +64,24 @@ def _failure(error: sqlite3.Error, path: Path) -> RunError:
 
 
 def _no_room(path: Path) -> bool:
-    # SQLite reports a full disk as an I/O error where it could not grow its shared-memory index.
+    # SQLite says "disk I/O error" where it could not grow its shared-memory index, where a quota is used up and where a
+    # file may grow no further: it is tried what the disk says to bytes of our own.
+    probe = path.with_name(f"{path.name}-probe")
     try:
-        disk = os.statvfs(path.parent)
+        with probe.open("wb") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return disk.f_bavail * disk.f_frsize < 1024 * 1024
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    finally:
+        probe.unlink(missing_ok=True)
+    try:  # there is room for these, and was none for what was to be written: a file size limit
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        sizes = [own.stat().st_size for own in path.parent.glob(f"{path.name}*")]
+    except OSError:
+        return False
+    return limit != resource.RLIM_INFINITY and max(sizes, default=0) >= limit - PROBE
 
 
 class LedgerReader:
@@ -82,6 +90,7 @@ class LedgerReader:
     def __init__(self, path: Path) -> None:
         """Open the ledger at `path`. RequestError if there is none or another version, LedgerDamaged if unreadable."""
         self.path = Path(path)
+        self.damaged: dict[str, str] = {}
         if not self.path.is_file():
             raise RequestError(f"no ledger at {self.path}: name the directory of a run (it holds {LEDGER})")
         uri = self.path.resolve().as_uri()
@@ -113,12 +122,12 @@ class LedgerReader:
 
     def _check_version(self) -> None:
         with self._mapped():
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if found != VERSION:
+            found = self.version = schema.version(self._connection)
+        if not schema.OLDEST <= found <= schema.VERSION:
             self._connection.close()
             raise RequestError(
-                f"{self.path} has ledger version {found}, this Headrace reads version {VERSION}: use the Headrace that "
-                "wrote it, or give another --run-dir"
+                f"{self.path} has ledger version {found}, this Headrace reads versions {schema.OLDEST} to "
+                f"{schema.VERSION}: use the Headrace that wrote it, or give another --run-dir"
             )
 
     @property
@@ -152,10 +161,40 @@ class LedgerReader:
         return {(source, incarnation): last for source, incarnation, last in rows}
 
     def snapshots(self) -> dict[str, tuple[int, Any]]:
-        """By a fold's name, the position that its newest snapshot describes, and the snapshot."""
+        """By a fold's name, the position that its newest snapshot describes, and the snapshot.
+
+        One that cannot be read is left out, and named in `damaged`.
+        """
         with self._mapped():
             rows = self._connection.execute("SELECT name, position, state FROM snapshots").fetchall()
-        return {name: (position, json.loads(state)) for name, position, state in rows}
+        found: dict[str, tuple[int, Any]] = {}
+        for name, position, text in rows:
+            try:
+                found[name] = (position, self._whole(name, position, json.loads(text)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self.damaged[name] = f"the snapshot of {name} at position {position} cannot be read ({error!r:.200})"
+        return found
+
+    def _whole(self, name: str, position: int, snapshot: dict[str, Any]) -> dict[str, Any]:
+        parts = snapshot.pop("parts", 0)
+        if parts:
+            query = "SELECT state FROM snapshot_parts WHERE name = ? AND position = ? ORDER BY part"
+            with self._mapped():
+                texts = self._connection.execute(query, (name, position)).fetchall()
+            if len(texts) != parts:
+                raise ValueError(f"{len(texts)} of {parts} parts are there")
+            for (text,) in texts:
+                for key, items in json.loads(text).items():
+                    snapshot["state"][key].extend(items)
+        return snapshot
+
+    def ended_at(self, fold: str, task: str) -> int | None:
+        """The position of the fact that ended this task, as `fold` saw it; None if it has no row."""
+        if self.version < 2:
+            return None  # read as it is: its ids are found again with the facts
+        with self._mapped():
+            found = self._connection.execute(_ended_at, (fold, task)).fetchone()
+        return None if found is None else int(found[0])
 
     def close(self) -> None:
         """Close the file."""
@@ -174,6 +213,7 @@ class Ledger(LedgerReader):
     def __init__(self, path: Path) -> None:
         """Open or create. RequestError: another version. LedgerDamaged: what is wrong and what to do."""
         self.path = Path(path)
+        self.damaged = {}
         with self._mapped():
             self._connection = self._connect(self.path.absolute().as_uri())
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -189,13 +229,10 @@ class Ledger(LedgerReader):
 
     def _create(self) -> None:
         connection = self._connection
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if schema.version(connection) < schema.VERSION:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                # A version of 0 with tables is somebody else's database: left as it is, refused by its version.
-                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                    for statement in _schema:
-                        connection.execute(statement)
+                schema.create(connection)
                 connection.execute("COMMIT")
             except sqlite3.Error:
                 if connection.in_transaction:
@@ -256,6 +293,33 @@ class Ledger(LedgerReader):
         first = self._position + 1
         self._position += len(batch)
         return range(first, self._position + 1)
+
+    def store_ended(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """Keep ids of tasks that ended: (fold, id, position of the fact that ended it)."""
+        self._connection.executemany("INSERT OR IGNORE INTO ended VALUES (?, ?, ?)", rows)
+
+    def settle(self, rows: Iterable[tuple[str, str, int]]) -> bool:
+        """`store_ended` in a commit of its own; False where there is no room, and they must be kept in mind."""
+        try:
+            with self.commit():
+                self.store_ended(rows)
+        except LedgerFull:
+            return False
+        return True
+
+    def store_parts(self, position: int, parts: Iterable[tuple[str, int, str]]) -> None:
+        """Keep parts (name, number, text) of snapshots that describe `position`. They count from `store_heads` on."""
+        rows = [(name, position, number, part) for name, number, part in parts]
+        self._connection.executemany("INSERT INTO snapshot_parts VALUES (?, ?, ?, ?)", rows)
+
+    def clear_parts(self, most: int) -> bool:
+        """Remove up to `most` parts that belong to no snapshot. True if there may be more."""
+        return self._connection.execute(_clear, (most,)).rowcount == most
+
+    def store_heads(self, position: int, heads: Mapping[str, str]) -> None:
+        """Make the parts that are stored the newest snapshots, in place of the older ones."""
+        rows = [(name, position, head) for name, head in heads.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", rows)
 
     def store_snapshots(self, snapshots: Mapping[str, Any], position: int) -> None:
         """Keep each fold's snapshot, which describes the facts up to `position`, in place of its older one."""

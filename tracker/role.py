@@ -10,7 +10,8 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from tracker.checkpoints import FOLDER, CheckpointStore
 from tracker.core import Core, Joined, Now, Restoring, Settings, standard_folds
 from tracker.curriculum.settings import CurriculumSettings
 from tracker.display import Display
-from tracker.facts import Fact
+from tracker.facts import Fact, Row
 from tracker.hubs import Hubs
 from tracker.ledger import LEDGER, Ledger, LedgerFull
 from tracker.live import Live
 from tracker.lock import RunLock
 from tracker.notices import Notices
+from tracker.reserve import Reserve
+from tracker.snapshots import Snapshots
 from tracker.tasks import Request
 from tracker.transfers import Transfers
 
@@ -84,11 +87,14 @@ class TrackerRole:
         self._directory = Path(spec.directory)
         self._ledger = Ledger(self._directory / LEDGER)
         folds = standard_folds()
-        folds.restore(self._ledger)
+        folds.restore(self._ledger, settle=self._ledger.settle)
+        self._snapshots = Snapshots(self._ledger, folds.draft)
         self._store = CheckpointStore(self._directory / FOLDER)
         identity = spec.identity()
         last = self._ledger.last_sequences()
         self._core = Core(settings_of(spec), folds, identity.incarnation)
+        for flaw in folds.flaws:
+            self._core.record("alarm", {"text": f"{flaw}; it was made anew from the ledger"})
         self._live = Live()
         self._live.hello(
             identity.name, identity.incarnation, m.Hello(role="tracker", pid=os.getpid()), time.monotonic()
@@ -105,6 +111,9 @@ class TrackerRole:
         standings = self._core.standings
         if standings.phase_launch == spec.launch:  # who has not heard of the last phase hears it from this incarnation
             self._say_phase(standings.phase, standings.reason)
+        self._reserve = Reserve(self._directory)
+        if not self._reserve.hold():
+            self._live.alarms["reserve"] = f"no room to spare in {self._directory}: free some space before it is full"
         self._hubs = Hubs()
         self._transfers = Transfers(self._store, self._core, self._live, self._hub)
         self._notices = Notices(self._directory, self._live.alarms)
@@ -119,7 +128,7 @@ class TrackerRole:
         gc.freeze()  # many small dicts and no cycles: 20-30% more facts/s
         gc.set_threshold(20_000, 50, 100)
         while True:
-            deliveries = self._hub.take(0.0 if self._core.behind else WAIT)
+            deliveries = self._hub.take(0.0 if self._core.behind or self._snapshots.under_way else WAIT)
             if not self._core.behind and any(isinstance(delivery, FactsArrived) for delivery in deliveries):
                 time.sleep(GATHER)
                 deliveries += self._hub.take()
@@ -142,6 +151,8 @@ class TrackerRole:
     def close(self) -> None:
         """Let go of sockets, files and the lock."""
         self._reactor.close()
+        if self._core.ended:
+            self._reserve.release()
         self._store.close()
         self._ledger.close()
 
@@ -192,16 +203,15 @@ class TrackerRole:
 
     def _commit(self, now: Now) -> None:
         batch = self._core.gather(now)
-        positions = range(self._ledger.last_position + 1, self._ledger.last_position + 1)
-        if batch:
-            try:
-                with self._ledger.commit():
-                    positions = self._ledger.append(batch.rows)
-            except LedgerFull as error:
-                self._live.alarms["disk"] = str(error)
-                self._ending.wait(FULL_PAUSE)
+        try:
+            positions = self._keep(batch.rows)
+        except LedgerFull as error:
+            self._live.alarms["disk"] = str(error)
+            if batch:
+                if not (self._core.ending and self._reserve.release()):
+                    time.sleep(FULL_PAUSE if not self._gone else WAIT)
                 return
-            self._live.alarms.pop("disk", None)
+            positions = range(0)
         committed = self._core.committed(positions)
         if committed.durable:
             self._hub.acknowledge(committed.durable)
@@ -211,13 +221,28 @@ class TrackerRole:
             self._transfers.begin(life)
         for fact in committed.facts:
             self._publish(fact)
-        snapshots = self._core.snapshots_due(now)
-        if snapshots is not None:
+        ended = self._core.ended
+        self._snapshots.go_on(due=self._core.snapshot_due(now), at_once=ended)
+        if ended:
+            with suppress(LedgerFull):
+                self._keep(())  # before the summary, which reads them
+
+    def _keep(self, rows: Sequence[Row]) -> range:
+        """One commit: these facts, the ids that ended by the last ones, and what is made of snapshots."""
+        positions = range(self._ledger.last_position + 1, self._ledger.last_position + 1)
+        if rows or self._snapshots.under_way:
             try:
                 with self._ledger.commit():
-                    self._ledger.store_snapshots(snapshots, self._core.folds.position)
-            except LedgerFull as error:
-                self._live.alarms["disk"] = str(error)
+                    positions = self._ledger.append(rows)
+                    self._ledger.store_ended(self._core.folds.fresh_ended())
+                    self._snapshots.store()
+            except LedgerFull:
+                self._snapshots.abandon()  # facts come first
+                raise
+            self._core.folds.forget_ended()
+            self._snapshots.stored()
+            self._live.alarms.pop("disk", None)
+        return positions
 
     def _publish(self, fact: Fact) -> None:
         if fact.kind == "phase":
@@ -236,6 +261,8 @@ class TrackerRole:
         if self._ended_at is None:
             self._ended_at = now.steady
         written = self._notices.summary(now.steady)
+        if not written:
+            self._reserve.release()
         waiting = any(
             kind == "launcher" and state in ("alive", "suspect") for kind, _, state in self._core.members.values()
         )

@@ -99,6 +99,10 @@ class Standings:
         """Take one fact."""
         self._take[fact.kind](fact)
 
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
+        return self._take[kind]
+
     def _telling(self, take: Callable[[Fact], None] | None) -> Callable[[Fact], None]:
         def told(fact: Fact) -> None:
             if take is not None:
@@ -132,7 +136,7 @@ class Standings:
         body = fact.body
         self.episodes += 1
         self.moves[fact.source] = self.moves.get(fact.source, 0) + 1
-        policies = body["policies"]
+        policies, tallies = body["policies"], self.policies
         sums: dict[str, float] = {}
         shared: dict[str, int] = {}
         total = 0.0
@@ -152,7 +156,8 @@ class Standings:
         if not count:
             return
         for name, value in sums.items():
-            self.policy(name).returns.add(value / shared[name] if name in shared else value)
+            tally = tallies.get(name) or self.policy(name)
+            tally.returns.add(value / shared[name] if name in shared else value)
         self.returns.add(total / count)
         if self.solved_at is None and "return" in self.stop and self.returns.reaches(self.stop["return"]):
             self.solved_at = self.seconds_at(fact.time)

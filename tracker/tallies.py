@@ -35,21 +35,21 @@ class Returns:
 
     def add(self, value: float) -> None:
         """One more episode."""
-        self.count += 1
+        count = self.count = self.count + 1
         last = self._last
-        if self.count <= WINDOW:
+        if count > WINDOW:
+            self._total += value - last[0]
+            last.append(value)
+            if count % WINDOW == 0:  # a running total drifts by roundings: summed afresh now and then
+                self._total = math.fsum(last)
+        else:
             self._first += value
             self._total += value
             last.append(value)
-        else:
-            self._total += value - last[0]
-            last.append(value)
-            if self.count % WINDOW == 0:  # a running total drifts by roundings: summed afresh now and then
-                self._total = math.fsum(last)
         self._filling += value
-        self._filling_count += 1
-        if self._filling_count >= self._size:
-            self._buckets.append(self._filling / self._filling_count)
+        filled = self._filling_count = self._filling_count + 1
+        if filled >= self._size:
+            self._buckets.append(self._filling / filled)
             self._filling, self._filling_count = 0.0, 0
             if len(self._buckets) >= BUCKETS:
                 self._buckets = [(a + b) / 2 for a, b in zip(self._buckets[::2], self._buckets[1::2], strict=True)]

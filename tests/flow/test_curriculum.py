@@ -158,7 +158,7 @@ def test_a_pool_that_nobody_fills_ends_the_run(tmp_path: Path, settings: tuple[s
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("generator=owm:make", "curriculum.generator 'owm:make': cannot import 'owm'"),
+        ("generator=owm:make", "curriculum.generator 'owm:make': there is no module 'owm'"),
         ("generator=own:mak", "curriculum.generator 'own:mak': module 'own' has no 'mak'"),
         ('levels={ attribute = "rooms" }', "curriculum.levels.attribute: Corridor has no 'rooms'"),
     ],
@@ -169,6 +169,10 @@ def test_a_source_that_is_not_there_is_one_message(tmp_path: Path, setting: str,
     assert asked.returncode == 2, asked.stdout + asked.stderr
     assert told in asked.stderr
     assert "Traceback" not in asked.stderr
+    if "generator" in setting:
+        checked = headrace("check", run_file, "--set", f"curriculum.{setting}", cwd=tmp_path)
+        assert checked.returncode == 2
+        assert told in checked.stderr
 
 
 def test_the_shipped_run_draws_every_level(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def wrong(overrides: list[str], run: str = "cartpole") -> str:
 
 
 def test_the_launcher_is_light() -> None:
-    modules = "runfile plan probing engines nursery child supervision directory lifeline host"
+    modules = "runfile plan inquiry probing rehearsal engines nursery child supervision directory lifeline host"
     code = f"import sys\nfor m in {modules.split()}: __import__('launcher.' + m)\n"
     code += "print([m for m in ('torch', 'numpy', 'gymnasium') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

@@ -91,6 +91,7 @@ class Pooled:
         """A fold from this one's snapshot, through JSON."""
         again = Curriculum()
         again.restore(json.loads(json.dumps(self.fold.snapshot(), allow_nan=False)))
+        again.ended = self.fold.ended  # rows of the ledger, which a restart finds
         return again
 
     def rebuilt(self) -> Curriculum:

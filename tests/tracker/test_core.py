@@ -266,7 +266,7 @@ def test_a_restarted_tracker_waits_for_learners_before_it_ends(tmp_path: Path) -
 def test_snapshots_are_due_at_the_end(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.start()
-    assert shell.core.snapshots_due(shell.now) is None
+    assert not shell.core.snapshot_due(shell.now)
     shell.tick(61.0)
-    assert set(shell.core.snapshots_due(shell.now) or {}) == {"standings", "tasks", "epochs", "curriculum"}
-    assert shell.core.snapshots_due(shell.now) is None
+    assert shell.core.snapshot_due(shell.now)
+    assert not shell.core.snapshot_due(shell.now)

@@ -119,9 +119,9 @@ class Histories(RuleBasedStateMachine):
         for name, entry in fold.entries.items():
             assert entry.count == len(self.scores.get(name, []))
             assert abs(entry.total - sum(self.scores.get(name, []))) < 1e-9
-        assert not fold.entries.keys() & fold.gone.keys()
-        assert fold.counts.minted == len(fold.entries) + len(fold.gone)
-        assert fold.counts.evicted == len(fold.gone) == sum(fold.evictions.values())
+        assert not fold.entries.keys() & fold.ended.fresh.keys()
+        assert fold.counts.minted == len(fold.entries) + len(fold.ended.fresh)
+        assert fold.counts.evicted == len(fold.ended.fresh) == sum(fold.evictions.values())
         slots = [entry.slot for entry in fold.entries.values()]
         assert len(slots) == len(set(slots))
         for count in ("tasks", "minted", "outcomes", "evicted", "transient", "permanent"):

@@ -43,7 +43,7 @@ def test_an_id_is_used_once_ever() -> None:
     pool.mint("a", "a")
     pool.error(pool.lease("a"), "a", permanent=True)
     pool.decide()
-    assert pool.fold.gone == {"a": 0}
+    assert set(pool.fold.ended.fresh) == {"a"}
     pool.mint("a")
     assert [body["declined"] for kind, body in told(pool, "pool_accept")] == [
         [[1, "a", "the id was used already"]], [[0, "a", "the id was used already"]],
@@ -94,7 +94,7 @@ def test_a_late_outcome_of_an_evicted_task_touches_no_other() -> None:
     facts = pool.decide()
     assert facts == [("late_outcome", {"task": "a", "from": "actor-0", "of": facts[0][1]["of"], "score": 1.0})]
     assert [astuple(entry) for entry in pool.fold.entries.values()] == before
-    assert pool.fold.gone == {"a": 1}
+    assert set(pool.fold.ended.fresh) == {"a"}
     assert (pool.fold.counts.late, pool.fold.counts.outcomes) == (1, 0)
     assert pool.decide() == []
 

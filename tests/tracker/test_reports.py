@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from broker.errors import RequestError
 from broker.messages import Hello, Status
 from tests.tracker import bodies as b
+from tracker import parquet as parquets
 from tracker.core import standard_folds
 from tracker.document import standings_document
 from tracker.export import export
@@ -106,11 +108,45 @@ def test_export_to_csv_flattens(tmp_path: Path) -> None:
         assert [row["returns.agent_0"] for row in csv.DictReader(file)] == ["4.0", ""]
 
 
+def test_export_to_parquet_has_a_type_for_each_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracker.parquet.ROWS", 2)
+    mixed = [
+        ("actor-0", "seen", {"n": 1, "x": 1, "flag": True, "what": "a", "time": 5, "big": 2**70, "list": [1, "b"]}),
+        ("actor-0", "seen", {"n": None, "x": 2.5, "what": 7, "none": None}),
+        ("actor-0", "seen", {"n": -3, "deep": {"er": "c"}}),
+    ]
+    make(tmp_path, *STORY, *mixed).close()
+    out = export(tmp_path, "parquet", tmp_path / "out")
+    assert {path.name for path in out.iterdir()} == {
+        f"{kind}.parquet" for kind in {kind for _, kind, _ in STORY} | {"seen"}
+    }
+    episodes = parquet.read_table(out / "episode.parquet")
+    assert episodes.column("returns.agent_0").to_pylist() == [4.0, None]
+    assert episodes.schema.field("position").type == "int64"
+    seen = parquet.read_table(out / "seen.parquet")
+    types = {field.name: str(field.type) for field in seen.schema}
+    assert {name: of for name, of in types.items() if name not in parquets.OWN} == {
+        "n": "int64", "x": "double", "flag": "bool", "what": "string", "body.time": "int64", "big": "string",
+        "list": "string", "none": "string", "deep.er": "string",
+    }  # fmt: skip
+    assert seen.column("position").to_pylist() == [len(STORY) + 1, len(STORY) + 2, len(STORY) + 3]
+    assert seen.column("x").to_pylist() == [1.0, 2.5, None]
+    assert seen.column("what").to_pylist() == ["a", "7", None]
+
+
+def test_parquet_without_pyarrow_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, *STORY).close()
+    monkeypatch.setattr("tracker.export.find_spec", lambda _: None)
+    with pytest.raises(RequestError, match=r"pip install 'headrace\[parquet\]'"):
+        export(tmp_path, "parquet", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_refuses_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no ledger at"):
         export(tmp_path, "json", tmp_path / "x.json")
     make(tmp_path, *STORY).close()
-    with pytest.raises(RequestError, match="choose one of json, csv"):
+    with pytest.raises(RequestError, match="choose one of json, csv, parquet"):
         export(tmp_path, "xml", tmp_path / "x")
     with pytest.raises(RequestError, match="is a folder"):
         export(tmp_path, "json", tmp_path)

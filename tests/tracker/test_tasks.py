@@ -245,6 +245,7 @@ class Histories(RuleBasedStateMachine):
     def restart(self) -> None:
         again = Tasks()
         again.restore(json.loads(json.dumps(self.run.fold.snapshot())))
+        again.ended = self.run.fold.ended  # rows of the ledger
         self.run.fold = again
 
     @invariant()
@@ -252,8 +253,8 @@ class Histories(RuleBasedStateMachine):
         fold = self.run.fold
         assert fold.minted == len(self.minted)
         assert fold.minted == fold.waiting + fold.leased + fold.done + fold.failed + fold.evicted
-        assert set(fold.tasks) | set(fold.ended) == self.minted
-        assert not set(fold.tasks) & set(fold.ended)
+        assert set(fold.tasks) | set(fold.ended.fresh) == self.minted
+        assert not set(fold.tasks) & set(fold.ended.fresh)
         held = [name for names in fold.leases.values() for name in names]
         assert len(held) == len(set(held))
 

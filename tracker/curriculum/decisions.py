@@ -192,7 +192,7 @@ def _accepts(
         declined: list[list[Any]] = []
         for index, candidate in enumerate(candidates):
             why = _unfit(candidate, settings)
-            if not why and (candidate.task in pool.entries or candidate.task in pool.gone or candidate.task in names):
+            if not why and (candidate.task in pool.entries or candidate.task in pool.ended or candidate.task in names):
                 why = "the id was used already"
             elif not why and taken(candidate.task):
                 why = "the id is that of a task outside of the pool"

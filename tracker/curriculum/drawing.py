@@ -8,7 +8,6 @@ others in proportion. All sums are of integers, so that they do not depend on th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Protocol
 
 from tracker.curriculum.dice import Dice
@@ -41,8 +40,8 @@ class Part(Protocol):
     def probabilities(self, draws: int) -> dict[str, float]:
         """Every task's probability, by name: for tests and for people, O(n)."""
 
-    def order(self) -> list[int]:
-        """Slots in the order in which putting them again gives an equal part."""
+    def order(self) -> list[Entry]:
+        """Tasks in the order in which putting them again gives an equal part."""
 
 
 class Smooth:
@@ -106,9 +105,9 @@ class Smooth:
         whole = math.fsum(weights.values())
         return {name: weight / whole for name, weight in weights.items()}
 
-    def order(self) -> list[int]:
+    def order(self) -> list[Entry]:
         """See `Part`."""
-        return [entry.slot for entry in self._moving.items]
+        return list(self._moving.items)
 
 
 class Ranked:
@@ -153,7 +152,7 @@ class Ranked:
             for slot, entry in self._slots.items()
         }
 
-    def order(self) -> list[int]:
+    def order(self) -> list[Entry]:
         """See `Part`: sums do not depend on it."""
         return []
 
@@ -226,20 +225,18 @@ class Urn:
                 found[name] += part / whole * probability
         return found
 
-    def orders(self) -> list[list[int]]:
-        """Slots in the orders that `refill` needs to give an urn that draws the same."""
-        bags = [[entry.slot for entry in bag.items] for bag in (self.all, self.few)]
-        return [*bags, self.ranking.order(), self._part.order()]
+    def orders(self) -> dict[str, list[Entry]]:
+        """Tasks in the orders that `refill` needs to give an urn that draws the same. The lists are the caller's."""
+        every, few = list(self.all.items), list(self.few.items)
+        return {"all": every, "few": few, "ranking": self.ranking.order(), "part": self._part.order()}
 
-    def refill(self, entries: Iterable[Entry], orders: list[list[int]]) -> None:
+    def refill(self, orders: dict[str, list[Entry]]) -> None:
         """Fill an empty urn as `orders` says."""
-        slots = {entry.slot: entry for entry in entries}
-        every, few, ranking, part = orders
-        for slot in every:
-            self.all.add(slots[slot])
-        for slot in few:
-            self.few.add(slots[slot])
-        for slot in ranking:
-            self.ranking.put(slots[slot])
-        for slot in part or ranking:
-            self._part.put(slots[slot])
+        for entry in orders["all"]:
+            self.all.add(entry)
+        for entry in orders["few"]:
+            self.few.add(entry)
+        for entry in orders["ranking"]:
+            self.ranking.put(entry)
+        for entry in orders["part"] or orders["ranking"]:
+            self._part.put(entry)

@@ -9,6 +9,7 @@ score, and is answered by a fact. Applying a fact costs the same whatever the si
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from broker.delivery import body_text
 from tracker.curriculum.counters import LabelTally
@@ -24,7 +25,7 @@ from tracker.facts import Fact
 class Curriculum(PoolState):
     """The fold. Without a `curriculum` fact it has no settings, and no pool."""
 
-    version = 2
+    version = 3
     kinds = frozenset(
         [
             "curriculum",
@@ -49,7 +50,12 @@ class Curriculum(PoolState):
 
     def apply(self, fact: Fact) -> None:
         """Take one fact."""
-        getattr(self, f"_{fact.kind}")(fact)
+        self.taker(fact.kind)(fact)
+
+    def taker(self, kind: str) -> Callable[[Fact], None]:
+        """What takes facts of this kind."""
+        taker: Callable[[Fact], None] = getattr(self, f"_{kind}")
+        return taker
 
     # --- settings
 
@@ -67,6 +73,8 @@ class Curriculum(PoolState):
         self.settings, self.scorer = settings, make_scorer(settings)
         self.urn = Urn(settings)
         for entry in self.entries.values():
+            if self.cut is not None:
+                self.cut.keep(entry)
             if "scorer" in ways:
                 forget(entry)
             self._scored(entry, self.scorer.value(entry))
@@ -109,7 +117,7 @@ class Curriculum(PoolState):
         elif fact.body["accepted"]:
             self.streak = 0
         for index, candidate in enumerate(candidates):
-            known = candidate.task in self.entries or candidate.task in self.gone
+            known = candidate.task in self.entries or self.ended.before(candidate.task, fact.position)
             if index not in declined and not known and isinstance(candidate.label, str):
                 self._accept(candidate)
 
@@ -137,7 +145,7 @@ class Curriculum(PoolState):
         names: list[str] = body["tasks"]
         self.random = body["random"]
         for number, name in enumerate(names, body["first"]):
-            entry = self.entries.get(name)
+            entry = self.changing(name)
             if entry is None or self.urn is None:
                 continue
             self.draws_histogram.move(entry.draws, entry.draws + 1)
@@ -189,9 +197,8 @@ class Curriculum(PoolState):
         fits = self.presentations.find(number, name, holder)
         if fits:
             self.presentations.close(number, holder)
-        entry = self.entries.get(name)
-        if entry is None and name in self.gone:
-            self.gone[name] += 1
+        entry = self.changing(name)
+        if entry is None and self.ended.before(name, fact.position):
             self.counts.late += 1
             late = {"task": name, "from": fact.source, "of": fact.position, "score": fact.body.get("score")}
             self.owed[f"late_outcome:{fact.position}"] = ("late_outcome", late)
@@ -234,14 +241,14 @@ class Curriculum(PoolState):
     def _pool_rest(self, fact: Fact) -> None:
         name = fact.body["task"]
         self.failing.pop(name, None)
-        entry = self.entries.get(name)
+        entry = self.changing(name)
         if entry is not None and entry.resting:
             entry.until = fact.body["until"]
             heapq.heappush(self.resting, (entry.until, name))
 
     def _pool_ready(self, fact: Fact) -> None:
         for name in fact.body["tasks"]:
-            entry = self.entries.get(name)
+            entry = self.changing(name)
             if entry is not None and entry.resting and self.urn is not None:
                 entry.resting, entry.until = False, 0
                 self.urn.put(entry)
@@ -251,7 +258,7 @@ class Curriculum(PoolState):
             drawn = self.presentations.give_back(number)
             if drawn is not None:
                 self.counts.returned += 1
-                entry = self.entries.get(drawn.task)
+                entry = self.changing(drawn.task)
                 if entry is not None:
                     entry.returned += 1
                     self.labels[entry.label].returned += 1
@@ -276,7 +283,7 @@ class Curriculum(PoolState):
             return
         self.urn.take(entry)
         self.free.append(entry.slot)
-        self.gone[name] = 0
+        self.ended.add(name, fact.position)
         self.counts.evicted += 1
         self.evictions[reason] = self.evictions.get(reason, 0) + 1
         self.draws_histogram.remove(entry.draws)

@@ -132,10 +132,8 @@ class Presentations:
         return [number for entry in due for number in _numbers(entry) if number in self.open]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values."""
+        """As JSON values, without the draws, which are many: `draws` has them."""
         return {
-            "open": [[number, *drawn] for number, drawn in self.open.items()],
-            "returned": [[number, *drawn] for number, drawn in self.returned.items()],
             "generating": [[name, *work] for name, work in self.generating.items()],
             "answered": [
                 [*holder, [[request, *answer] for request, answer in of.items()]]
@@ -143,12 +141,15 @@ class Presentations:
             ],
         }
 
+    def draws(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Those that are open and those that returned, as rows."""
+        return _rows(self.open), _rows(self.returned)
+
     @classmethod
-    def of(cls, plain: dict[str, Any]) -> Presentations:
-        """From `plain`."""
+    def of(cls, plain: dict[str, Any], opened: Iterable[Any], returned: Iterable[Any]) -> Presentations:
+        """From `plain` and `draws`."""
         made = cls()
-        made.open = _drawn(plain["open"])
-        made.returned = _drawn(plain["returned"])
+        made.open, made.returned = _drawn(opened), _drawn(returned)
         made.generating = {name: Generating(*work) for name, *work in plain["generating"]}
         for source, incarnation, of in plain["answered"]:
             made.answered[source, incarnation] = {request: Answered(*answer) for request, *answer in of}
@@ -161,6 +162,10 @@ class Presentations:
 
 def _numbers(entry: tuple[int, int, int]) -> range:
     return range(entry[1], entry[1] + entry[2])
+
+
+def _rows(draws: dict[int, Drawn]) -> list[tuple[Any, ...]]:
+    return [(number, *drawn) for number, drawn in draws.items()]
 
 
 def _drawn(rows: Iterable[list[Any]]) -> dict[int, Drawn]:

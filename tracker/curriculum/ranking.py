@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import chain
 
 from tracker.curriculum.dice import Dice
 from tracker.curriculum.entry import SCALE, Entry
@@ -153,6 +154,6 @@ class Ranking:
             sums.append(sums[-1] + rank**power)
         return sums
 
-    def order(self) -> list[int]:
-        """Slots in an order in which putting them again gives an equal ranking."""
-        return [entry.slot for items in self.worst_first() for entry in items]
+    def order(self) -> list[Entry]:
+        """Tasks in an order in which putting them again gives an equal ranking."""
+        return list(chain.from_iterable(self.worst_first()))

@@ -7,16 +7,20 @@ which equal tasks stand, so that the same random state draws the same tasks.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tracker.curriculum.counters import Counts, Epochs, LabelTally
+from tracker.curriculum.cut import Cut, packed_slots, unpacked, unpacked_slots
 from tracker.curriculum.dice import Dice
 from tracker.curriculum.drawing import Urn
-from tracker.curriculum.entry import Entry, packed, unpacked
+from tracker.curriculum.entry import Entry
 from tracker.curriculum.gini import Histogram
 from tracker.curriculum.presentations import Presentations
 from tracker.curriculum.scorers import Scorer, make_scorer
 from tracker.curriculum.settings import CurriculumSettings
+from tracker.ended import Ended
+from tracker.parts import PIECE, pieces, whole
 
 
 class Candidate(NamedTuple):
@@ -38,8 +42,8 @@ class PoolState:
         self.random = Dice(0).text
         """The random state after the last draw."""
         self.entries: dict[str, Entry] = {}
-        self.gone: dict[str, int] = {}
-        """Every evicted task, with how many outcomes came after."""
+        self.ended = Ended()
+        """Ids of all that were evicted: never used again."""
         self.labels: dict[str, LabelTally] = {}
         self.counts = Counts()
         self.evictions: dict[str, int] = {}
@@ -71,18 +75,35 @@ class PoolState:
         self.free: list[int] = []
         """Slots that were used and are not now."""
         self.slots = 0
+        self.cut: Cut | None = None
+        """The entries of a snapshot that is being written down."""
 
     # --- snapshots
 
     _plainly = ("launch", "random", "streak", "trouble", "generate_after", "exhausted")
 
+    def changing(self, name: str) -> Entry | None:
+        """The entry of this task, for whoever is about to change it: a snapshot under way keeps it as it was."""
+        entry = self.entries.get(name)
+        if entry is not None and self.cut is not None:
+            self.cut.keep(entry)
+        return entry
+
     def snapshot(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {
+        return whole(self.parts())
+
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """The same in parts, of the moment at which the first is taken, whatever changes meanwhile."""
+        cut = self.cut = Cut(self.entries.values())
+        opened, returned = self.presentations.draws()
+        orders = {} if self.urn is None else self.urn.orders()
+        yield {
             **{name: getattr(self, name) for name in self._plainly},
             "settings": None if self.settings is None else self.settings.to_plain(),
-            "entries": packed(self.entries.values()),
-            "gone": dict(self.gone),
+            "entries": [],
+            "open": [],
+            "returned": [],
             "labels": {label: tally.plain() for label, tally in self.labels.items()},
             "counts": self.counts.plain(),
             "evictions": dict(self.evictions),
@@ -93,19 +114,28 @@ class PoolState:
             "failing": list(self.failing),
             "doomed": dict(self.doomed),
             "slots": [self.slots, list(self.free)],
-            "orders": None if self.urn is None else self.urn.orders(),
+            **{f"{which} in order": [] for which in orders},
         }
+        for columns in cut.columns(PIECE):
+            yield {"entries": [columns]}
+        if self.cut is cut:
+            self.cut = None
+        yield from pieces("open", opened)
+        yield from pieces("returned", returned)
+        for which, entries in orders.items():
+            for slots in packed_slots(entries):
+                yield {f"{which} in order": [slots]}
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Become what `snapshot` described."""
         for name in self._plainly:
             setattr(self, name, plain[name])
-        self.entries = {entry.name: entry for entry in unpacked(plain["entries"])}
-        self.gone, self.evictions, self.doomed = dict(plain["gone"]), dict(plain["evictions"]), dict(plain["doomed"])
+        self.entries = {entry.name: entry for columns in plain["entries"] for entry in unpacked(columns)}
+        self.evictions, self.doomed = dict(plain["evictions"]), dict(plain["doomed"])
         self.labels = {label: LabelTally(*tally) for label, tally in plain["labels"].items()}
         self.counts = Counts(**plain["counts"])
         self.epochs = Epochs.of(plain["epochs"])
-        self.presentations = Presentations.of(plain["presentations"])
+        self.presentations = Presentations.of(plain["presentations"], plain["open"], plain["returned"])
         self.candidates = {position: [Candidate(*c) for c in found] for position, found in plain["candidates"]}
         self.owed = {key: (kind, dict(body)) for key, kind, body in plain["owed"]}
         self.failing = dict.fromkeys(plain["failing"])
@@ -116,4 +146,6 @@ class PoolState:
         if plain["settings"] is not None:
             self.settings = CurriculumSettings.model_validate(plain["settings"])
             self.scorer, self.urn = make_scorer(self.settings), Urn(self.settings)
-            self.urn.refill(self.entries.values(), plain["orders"])
+            slots = {entry.slot: entry for entry in self.entries.values()}
+            names = ("all", "few", "ranking", "part")
+            self.urn.refill({which: unpacked_slots(plain[f"{which} in order"], slots) for which in names})

@@ -168,6 +168,8 @@ class TaskLoop:
                 station.fact(kind, body)
             score = None if outcome.score is None else float(outcome.score)
             if not await self._taken(sendings):
+                if task.draw is not None and station.stopping:
+                    return  # the draw returns; the task did nothing wrong
                 lost = "its fragment was under way to a learner that is gone"
                 station.fact("rollout_error", {**whose, "traceback": lost, "permanent": False})
                 return

@@ -127,7 +127,9 @@ def test_a_list_for_rollouts_of_ones_own_outlives_the_end_of_every_process(tmp_p
     scores = {label: tally["score_mean"] for label, tally in pool(again)["labels"].items()}
     assert scores["hard 1"] == 1.0
     assert scores["hard 4"] == 0.25
-    assert pool(again)["labels"]["broken"]["outcomes"] == 0
+    labels = pool(again)["labels"]
+    assert labels["broken"]["outcomes"] == 0
+    assert {label for label, tally in labels.items() if tally["transient"] or tally["permanent"]} == {"broken"}
     every_outcome_is_accounted_for(again)
 
 

@@ -10,12 +10,13 @@ has before the update that made the checkpoint's version. The arms take turns, s
 Invariant: every seed that was run is told. A run that never reaches the threshold is told as `never`, and counts in
 means as the steps of the whole run: a lower bound.
 
-    python -m bench curriculum [--seeds 5] [--first 11] [--steps 400000] [--threshold 0.7] [--plot FILE] [--json FILE]
+    python -m bench curriculum [--seeds 5] [--first 11] [--steps 350000] [--threshold 0.6] [--plot FILE] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import tempfile
@@ -204,9 +205,10 @@ def command(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench curriculum", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default 5)")
     parser.add_argument("--first", type=int, default=11, help="the first seed (default 11)")
-    parser.add_argument("--steps", type=int, default=400_000, help="env steps of each run (default 400,000)")
-    parser.add_argument("--threshold", type=float, default=0.7, help="share of episodes at the goal (default 0.7)")
-    parser.add_argument("--every", type=float, default=3.0, help="s between checkpoints (default 3)")
+    parser.add_argument("--steps", type=int, default=350_000, help="env steps of each run (default 350,000)")
+    parser.add_argument("--threshold", type=float, default=0.6, help="share of episodes at the goal (default 0.6)")
+    parser.add_argument("--every", type=float, default=5.0, help="s between checkpoints (default 5)")
+    parser.add_argument("--with", dest="files", nargs="+", type=Path, default=[], metavar="FILE", help="tell these too")
     parser.add_argument("--arms", default=",".join(ARMS), help="scorers, with commas between (default: both)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="for every arm; may be repeated"
@@ -218,7 +220,9 @@ def command(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     arms = asked.arms.split(",")
     found = runs.announce("curriculum", arguments)
-    trials: list[dict[str, Any]] = []
+    trials = [trial for file in asked.files for trial in json.loads(file.read_text())["trials"]]
+    for trial in trials:  # measured before, perhaps with another threshold
+        trial["reached"], trial["area"] = reached(trial["curve"], asked.threshold), area(trial["curve"], asked.steps)
     for seed in range(asked.first, asked.first + asked.seeds):
         for arm in arms:
             trial = measure(arm, seed, asked.steps, asked.every, asked.set)
@@ -234,6 +238,7 @@ def command(arguments: Sequence[str]) -> None:
                 flush=True,
             )
             runs.finish({**found, "trials": trials}, asked.json)  # what was measured is kept if the next is cut short
+    runs.finish({**found, "trials": trials}, asked.json)
     rows = []
     for arm in arms:
         mine = [trial for trial in trials if trial["arm"] == arm]

@@ -34,8 +34,11 @@ def rehearse(plan: Plan, deadline: float = DEADLINE_SECONDS) -> None:
 
 def mistakes(plan: Mapping[str, Any]) -> list[str]:
     """One message for each part that cannot be made; imports torch, and the user's modules."""
+    from actors.curriculum.settings import DrawingSettings
+    from actors.curriculum.sources import named
     from actors.role import networks_of, rollout_of
     from actors.services import Services
+    from broker import references
     from broker.station import Spec
     from learners.role import algorithm_of
 
@@ -50,9 +53,11 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     if run["actors"]["rollout"] == "environments":
         parts.append((f"policies.network {run['policies']['network']!r}", partial(networks_of, spec("actor", 0))))
     else:
-        parts.append(
-            (f"actors.rollout {run['actors']['rollout']!r}", partial(rollout_of, spec("actor", 0), Services()))
-        )
+        make = partial(rollout_of, spec("actor", 0), Services())
+        parts.append((f"actors.rollout {run['actors']['rollout']!r}", make))
+    if "curriculum" in run:
+        own = named(DrawingSettings.read(run["curriculum"]))
+        parts += [(f"{key} {name!r}", partial(references.load, name, key)) for key, name in own]
     found = [_mistake(key, make) for key, make in parts]
     return list(dict.fromkeys(told for told in found if told))  # learners and actors make the same network
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.curriculum.settings import DrawingSettings
-from actors.curriculum.sources import named
 from actors.environments.vector import Episode
+from broker import references
 from broker.errors import RequestError
 
 ROUNDING = 1e-9
@@ -54,7 +54,7 @@ def scorer(settings: DrawingSettings) -> Score:
         return lambda played: rounded((played.return_mean - low) / (high - low))
     assert settings.score is not None
     if ":" in settings.score:
-        call = named(settings.score, "curriculum.score")
+        call = references.load(settings.score, "curriculum.score")
         return lambda played: rounded(float(call(played)))
     return _Told(settings.score)
 

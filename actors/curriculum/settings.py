@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Body = dict[str, JsonValue]
 REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+MOST_SEEDS = 1_000_000
 SOURCES = ("tasks", "generator", "levels")
 
 
@@ -38,12 +39,20 @@ class Levels(Closed):
     attribute: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Attribute or method of the environment (unwrapped) that gives its levels, as (label, body) pairs."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(strict=False)] = ()
+    """[1, 2, 3], or how many: 100 is 0 to 99."""
     options: dict[str, Annotated[tuple[JsonValue, ...], Field(strict=False, min_length=1)]] = {}
     """For `reset(options=)`: for each name its values."""
     settings: dict[str, Annotated[tuple[JsonValue, ...], Field(strict=False, min_length=1)]] = {}
     """For the constructor, over `environment.settings`: for each name its values."""
     label: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """A template, `{name}` stands for a parameter's value; none: `name=value` of every parameter."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _counted(cls, given: Any) -> Any:
+        """A number of seeds is the seeds from 0 on."""
+        whole = isinstance(given, int) and not isinstance(given, bool)
+        return tuple(range(given)) if whole and 0 < given <= MOST_SEEDS else given
 
     @property
     def size(self) -> int:

@@ -6,23 +6,23 @@ the same items each time (their ids say which are known), a generator follows fr
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from actors.curriculum.settings import DrawingSettings
 from actors.curriculum.tasks import Unfit, checked
+from broker import references
 from broker.errors import RequestError
 
 
 def generator_items(name: str, count: int, random: np.random.Generator) -> Iterator[Any]:
     """What `package.module:callable` gives, at most `count` items. RequestError if there is no such callable."""
-    made = named(name, "curriculum.generator")(count, random)
+    made = references.load(name, "curriculum.generator")(count, random)
     if not isinstance(made, Iterable):
         raise TypeError(f"it gave a {type(made).__name__}, not (label, body) pairs")
     return islice(made, count)
@@ -116,18 +116,10 @@ def check_items(items: list[Any], path: str, capacity: int) -> None:
         seen[task] = place
 
 
-def named(name: str, key: str) -> Callable[..., Any]:
-    """The callable `package.module:name` that a key of the run file names. RequestError if there is none."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        raise RequestError(f"{key} {name!r}: cannot import {module!r}: {error}") from error
-    except AttributeError as error:
-        raise RequestError(f"{key} {name!r}: module {module!r} has no {attribute!r}") from error
-    if not callable(found):
-        raise RequestError(f"{key} {name!r} cannot be called")
-    return cast("Callable[..., Any]", found)
+def named(settings: DrawingSettings) -> list[tuple[str, str]]:
+    """(key of the run file, "package.module:Name") of all that is the user's own."""
+    found = [("curriculum.generator", settings.generator), ("curriculum.score", settings.score)]
+    return [(key, name) for key, name in found if name is not None and ":" in name]
 
 
 def _too_many(path: str, count: int, capacity: int) -> RequestError:

@@ -127,7 +127,9 @@ def test_a_list_for_rollouts_of_ones_own_outlives_the_end_of_every_process(tmp_p
     scores = {label: tally["score_mean"] for label, tally in pool(again)["labels"].items()}
     assert scores["hard 1"] == 1.0
     assert scores["hard 4"] == 0.25
-    assert pool(again)["labels"]["broken"]["outcomes"] == 0
+    labels = pool(again)["labels"]
+    assert labels["broken"]["outcomes"] == 0
+    assert {label for label, tally in labels.items() if tally["transient"] or tally["permanent"]} == {"broken"}
     every_outcome_is_accounted_for(again)
 
 
@@ -158,7 +160,7 @@ def test_a_pool_that_nobody_fills_ends_the_run(tmp_path: Path, settings: tuple[s
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("generator=owm:make", "curriculum.generator 'owm:make': cannot import 'owm'"),
+        ("generator=owm:make", "curriculum.generator 'owm:make': there is no module 'owm'"),
         ("generator=own:mak", "curriculum.generator 'own:mak': module 'own' has no 'mak'"),
         ('levels={ attribute = "rooms" }', "curriculum.levels.attribute: Corridor has no 'rooms'"),
     ],
@@ -169,6 +171,10 @@ def test_a_source_that_is_not_there_is_one_message(tmp_path: Path, setting: str,
     assert asked.returncode == 2, asked.stdout + asked.stderr
     assert told in asked.stderr
     assert "Traceback" not in asked.stderr
+    if "generator" in setting:
+        checked = headrace("check", run_file, "--set", f"curriculum.{setting}", cwd=tmp_path)
+        assert checked.returncode == 2
+        assert told in checked.stderr
 
 
 def test_the_shipped_run_draws_every_level(tmp_path: Path) -> None:

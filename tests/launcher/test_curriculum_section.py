@@ -29,6 +29,7 @@ def run(curriculum: dict[str, Any], **more: Any) -> RunFile:
         {"tasks": [{"label": "a", "body": {"options": {"n": [1]}}}, {"label": "b"}], "score": "success"},
         {"generator": "a.b:make", "score": "return", "score_low": -1.0, "score_high": 2},
         {"levels": {"attribute": "levels"}, "score": "success"},
+        {"levels": {"seeds": 100}, "score": "success"},
     ],
 )
 def test_a_resolved_one_is_equal_to_itself(tmp_path: Path, curriculum: dict[str, Any]) -> None:
@@ -51,6 +52,9 @@ def test_a_resolved_one_is_equal_to_itself(tmp_path: Path, curriculum: dict[str,
         ({**GOOD, "levels": {}}, "curriculum.levels: give attribute, or a grid"),
         ({**GOOD, "levels": {"attribute": "a", "seeds": [1]}}, "curriculum.levels: levels are listed"),
         ({**GOOD, "levels": {"seeds": [-1]}}, "curriculum.levels.seeds.0: "),
+        ({**GOOD, "levels": {"seeds": 0}}, "curriculum.levels.seeds: "),
+        ({**GOOD, "levels": {"seeds": True}}, "curriculum.levels.seeds: "),
+        ({**GOOD, "levels": {"seeds": 10**12}}, "curriculum.levels.seeds: "),
         ({**GOOD, "levels": {"options": {"n": []}}}, "curriculum.levels.options.n: "),
         ({**GOOD, "levels": {"options": {"n": [1]}, "settings": {"n": [1]}}}, "both have n"),
         ({"tasks": [{"label": ""}], "score": "success"}, "curriculum.tasks"),
@@ -109,6 +113,13 @@ def test_a_grid_is_counted_before_it_is_made() -> None:
         check_source(run({"levels": {"options": dict.fromkeys("abc", values)}, "score": "success"}))
     with pytest.raises(RequestError, match=r"curriculum\.levels\.label: '\{m\}' is no template"):
         check_source(run({"levels": {"options": {"n": [1]}, "label": "{m}"}, "score": "success"}))
+
+
+def test_a_number_of_seeds_is_the_seeds_from_0() -> None:
+    resolved = run({"levels": {"seeds": 3}, "score": "success"})
+    assert resolved.curriculum is not None
+    assert resolved.curriculum.levels is not None
+    assert resolved.curriculum.levels.seeds == (0, 1, 2)
 
 
 def test_a_good_list_is_good(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tracker.facts import Fact
 class Curriculum(PoolState):
     """The fold. Without a `curriculum` fact it has no settings, and no pool."""
 
-    version = 2
+    version = 3
     kinds = frozenset(
         [
             "curriculum",

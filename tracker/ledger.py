@@ -31,6 +31,9 @@ PROBE = 1024 * 1024
 CHECKED_WHOLE = 32 * 1024 * 1024
 """A file up to this size (bytes) is checked through when it is opened; a larger one as it is read."""
 
+CHECKED_NEWEST = 1_000
+"""Facts that are looked at whatever the file's size."""
+
 _insert = "INSERT INTO facts (source, incarnation, sequence, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)"
 _ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
 _clear = """DELETE FROM snapshot_parts WHERE rowid IN (SELECT rowid FROM snapshot_parts AS part WHERE NOT EXISTS (
@@ -55,8 +58,8 @@ def _failure(error: sqlite3.Error, path: Path) -> RunError:
         return LedgerFull(f"no room to write {path} ({error}): free some space; the run goes on by itself")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return LedgerDamaged(
-            f"{path} is damaged ({error}): keep the file aside (`mv` it with its -wal) and start a new run directory, "
-            "or mend it with `sqlite3 ledger.sqlite .recover`"
+            f"{path} is damaged ({error}): `headrace mend {path.parent}` keeps the file aside and makes a new one of "
+            "what can be read; or start a new run directory"
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return RunError(f"{path} is held by another process ({error}): close the tool that writes to it")
@@ -226,6 +229,7 @@ class Ledger(LedgerReader):
             self.verify()
         self._sequences = super().last_sequences()
         self._position = super().last_position
+        self._check_newest()
 
     def _create(self) -> None:
         connection = self._connection
@@ -245,6 +249,18 @@ class Ledger(LedgerReader):
             found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise _failure(_corrupt(str(found)), self.path)
+
+    def _check_newest(self) -> None:
+        """Whether the newest facts are there and agree with their sources: cheap in a file of any size."""
+        said = sum(self._sequences.values())
+        if said != self._position:
+            raise _failure(_corrupt(f"{self._position} facts are there, of {said} that the sources have"), self.path)
+        rows = self.read(max(0, self._position - CHECKED_NEWEST), CHECKED_NEWEST)
+        last = {(row[1], row[2]): row[3] for row in rows}
+        if len(rows) != min(self._position, CHECKED_NEWEST) or any(
+            self._sequences[key] != n for key, n in last.items()
+        ):
+            raise _failure(_corrupt("the newest facts are not those that the sources have"), self.path)
 
     @property
     def last_position(self) -> int:

@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from broker.errors import RequestError, RunError
 from tracker import schema
@@ -203,7 +203,7 @@ class LedgerReader:
         """Close the file."""
         self._connection.close()
 
-    def __enter__(self) -> LedgerReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

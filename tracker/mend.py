@@ -102,7 +102,7 @@ def _readable(path: Path, why: list[str]) -> Iterator[list[Row]]:
             if flaw:
                 why.append(flaw)
                 break
-            rows.append(tuple(row))  # type: ignore[arg-type]
+            rows.append(tuple(row))
         if rows:
             yield rows
         after += len(rows)

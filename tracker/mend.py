@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from broker.errors import RequestError
 from tracker.facts import Row
-from tracker.ledger import LEDGER, Ledger, LedgerDamaged
+from tracker.ledger import LEDGER, Ledger, LedgerDamaged, LedgerReader
 from tracker.lock import RunLock
 
 CHUNK = 1_000
@@ -59,8 +59,9 @@ def mend(run_dir: Path) -> Mended:
 
 def _sound(path: Path) -> bool:
     try:
-        with Ledger(path) as ledger:
+        with LedgerReader(path) as ledger:
             ledger.verify()
+            ledger.check_newest()
     except LedgerDamaged:
         return False
     return True

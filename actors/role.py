@@ -137,7 +137,7 @@ def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
     workshop = Workshop(station, plain) if "curriculum" in spec.run else None
     try:
-        asyncio.run(TaskLoop(station, rollout_of(spec), spokes, actors["concurrency"], workshop).run())
+        asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"], workshop).run())
     finally:
         if workshop is not None:
             workshop.close()

@@ -2,7 +2,8 @@
 
 Every outcome ends a draw of its own, as in a run, and the draws are facts that are decoded and applied too (64 tasks
 each). Sizes take turns and the least of the rounds is shown, so that what else the machine does disturbs them alike.
-The cost of what happens seldom (a snapshot, a section of the standings, an epoch's end) is shown apart.
+The cost of what happens seldom (a snapshot, a section of the standings, an epoch's end) is shown apart: `held` is the
+longest time in which the tracker does nothing else for a snapshot.
 
     python -m bench.curriculum_fold [--sizes 1000,10000,100000] [--rounds 3] [--outcomes 30000] [--json FILE]
 """
@@ -106,6 +107,19 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def part_lengths(fold: Curriculum) -> list[float]:
+    """Seconds that each part of a snapshot takes as the tracker makes it, between which it goes on serving."""
+    lengths = []
+    parts = fold.parts()
+    while True:
+        start = time.perf_counter()
+        part = next(parts, None)
+        if part is None:
+            return lengths
+        json.dumps(part)
+        lengths.append(time.perf_counter() - start)
+
+
 def main(*, sizes: list[int], rounds: int, outcomes: int, scorer: str) -> dict[str, Any]:
     """Measure and print; the result for `--json`."""
     feeds = {size: Feed(size, scorer) for size in sizes}
@@ -122,21 +136,28 @@ def main(*, sizes: list[int], rounds: int, outcomes: int, scorer: str) -> dict[s
             before = least.get(size, (drawing, folding))
             least[size] = min(before[0], drawing), min(before[1], folding)
     print(f"{scorer}; per outcome in µs, the least of {rounds} rounds")
-    print(f"{'pool':>9} {'decode+fold':>12} {'outcomes/s':>11} {'draw':>7} {'section ms':>11} {'snapshot ms':>12}")
+    print(
+        f"{'pool':>9} {'decode+fold':>12} {'outcomes/s':>11} {'draw':>7} "
+        f"{'section ms':>11} {'snapshot ms':>12} {'held ms':>8}"
+    )
     found: dict[str, Any] = {}
     for size, (drawing, folding) in least.items():
         fold = feeds[size].fold
         shown = seconds(lambda fold=fold: section(fold)) * 1e3  # type: ignore[misc]
         kept = seconds(lambda fold=fold: json.dumps(fold.snapshot())) * 1e3  # type: ignore[misc]
+        held = max(part_lengths(fold)) * 1e3
         rate, dealing = 1 / folding, drawing * 1e6
         print(
-            f"{size:>9,} {folding * 1e6:>12.2f} {rate:>11,.0f} {dealing:>7.2f} {shown:>11.2f} {kept:>12.0f}", flush=True
+            f"{size:>9,} {folding * 1e6:>12.2f} {rate:>11,.0f} {dealing:>7.2f} {shown:>11.2f} {kept:>12.0f} "
+            f"{held:>8.1f}",
+            flush=True,
         )
         found[str(size)] = {
             "fold_us": folding * 1e6,
             "draw_us": drawing * 1e6,
             "section_ms": shown,
             "snapshot_ms": kept,
+            "held_ms": held,
         }
     return found
 

@@ -1,4 +1,4 @@
-"""The command line: `headrace run | check | watch | summary | export | evaluate`.
+"""The command line: `headrace run | check | watch | summary | export | mend | evaluate`.
 
 Exit status: 0 what was asked was done, 1 it failed (and says why), 2 the request was wrong.
 
@@ -152,6 +152,16 @@ def export(
 
     place = out or directory / "export" / ("ledger.json" if to == "json" else to)
     typer.echo(str(write(directory, to, place)))
+
+
+@app.command()
+def mend(run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")]) -> None:
+    """Make a new ledger of what can be read of a damaged one, which is kept aside."""
+    from tracker.mend import mend as make
+
+    made = make(run_dir)
+    ends = f"; it ends there because {made.why}" if made.why else ": all that there were"
+    typer.echo(f"{made.facts:,} facts are in the new ledger{ends}\nthe damaged file is kept as {made.aside}")
 
 
 @app.command()

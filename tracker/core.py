@@ -12,7 +12,6 @@ a full disk delays and loses nothing. What `committed` returns rests on the ledg
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -28,14 +27,13 @@ from tracker.exchange import Batch, Committed, CoreEvent, Joined, Life, Now, Res
 from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
 from tracker.folds import Folds
 from tracker.leases import Answer, Request
+from tracker.phases import ENDINGS, Phases
 from tracker.standings import Standings
 from tracker.tasks import Tasks
 
 BATCH = 8_192
 """Most facts of sources in one commit. What is held for the next ones is bounded by the sources: each keeps at most
 10,000 facts or 8 MiB that are not durable, and then waits (`broker.delivery.Outbox`)."""
-CLOCK_SECONDS = 5.0
-ENDINGS = ("stopping", "ended")
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
 
@@ -60,9 +58,7 @@ class Core:
         self.incarnation = incarnation
         self.members: dict[str, tuple[str, str, str]] = {}
         """By name: (role, incarnation, liveness state)."""
-        self.duplicates = 0
-        """Facts that came again and that the shell's hub dropped, all in all: `clock` facts record the differences."""
-        self._restarted = standings.phase_launch == settings.launch
+        self.phases = Phases(settings, standings, self.members)
         self._sequence = 0
         self._batch: Batch | None = None
         self._rows: list[Row] = []
@@ -71,10 +67,6 @@ class Core:
         self._recorded: list[tuple[str, dict[str, Any]]] = []
         self._empty: dict[tuple[str, str], dict[int, None]] = {}
         self._lost: list[tuple[str, str, str]] = []
-        self._anchor: tuple[float, float] | None = None
-        self._clock_at = -math.inf
-        self._stopping_at: float | None = None
-        self._reported_duplicates = 0
         self._snapshot: tuple[int, float | None] = (folds.restored, None)
 
     # --- in
@@ -120,19 +112,8 @@ class Core:
         return asked or recorded or own or self.standings.phase in ENDINGS
 
     def close(self, reason: str, now: Now) -> None:
-        """The run ends here and now, without Farewells: there is nobody left to lead it, or it was cut short.
-
-        A run that was ending for a reason of its own keeps that reason; one that has ended stays as it ended.
-        """
-        standings, failed = self.standings, True
-        if standings.phase == "ended" and standings.phase_launch == self.settings.launch:
-            return
-        if standings.stop_requested is not None:
-            reason, failed = f"{standings.stop_requested[0]} (cut short)", standings.stop_requested[1]
-        elif standings.phase == "stopping":
-            reason, failed = f"{standings.reason} (cut short)", standings.failed
-        body = {"phase": "ended", "reason": reason, "failed": failed, "launch": self.settings.launch}
-        self._recorded += [self._clock(now), ("phase", body)]
+        """The run ends here and now, without Farewells: there is nobody left to lead it, or it was cut short."""
+        self._recorded += self.phases.cut_short(reason, now)
 
     def unrecorded(self, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
         """Bodies of `checkpoint` facts for checkpoints on disk that have none: a crash came between the two."""
@@ -249,7 +230,7 @@ class Core:
                     del empty[next(iter(empty))]
         if closing is not None:
             facts.append(("epoch", closing))
-        return facts + self._phases(now)
+        return facts + self.phases.decide(now, decisions.dry(self.pool))
 
     def _closing(self) -> dict[str, Any] | None:
         """The body of the fact that closes the epoch, when one is over."""
@@ -293,85 +274,6 @@ class Core:
             return []
         life = max(tally.life, tally.version[0], (tally.checkpoint or (0, 0))[0]) + 1
         return [("life", {"policy": restoring.policy, "life": life, "incarnation": restoring.incarnation})]
-
-    def seconds(self, now: Now) -> float:
-        """Seconds of running over all lives. Time in which the tracker was down while the run went on is counted."""
-        standings = self.standings
-        if standings.phase not in ("running", "stopping") or standings.phase_launch != self.settings.launch:
-            self._anchor = None
-            return standings.seconds
-        if self._anchor is None:
-            self._anchor = (now.steady, standings.seconds_at(now.wall))
-        return self._anchor[1] + now.steady - self._anchor[0]
-
-    def _clock(self, now: Now) -> tuple[str, dict[str, Any]]:
-        self._clock_at = now.steady
-        duplicates, self._reported_duplicates = self.duplicates - self._reported_duplicates, self.duplicates
-        return "clock", {"seconds": round(self.seconds(now), 3), "duplicates": duplicates}
-
-    def _phases(self, now: Now) -> list[tuple[str, dict[str, Any]]]:
-        standings, settings = self.standings, self.settings
-        seconds = self.seconds(now)
-        to: tuple[str, str, bool] | None = None
-        if standings.phase_launch != settings.launch or not standings.phase:
-            to = ("starting", "", False)
-        elif standings.phase in ("starting", "running") and standings.stop_requested is not None:
-            to = ("stopping", *standings.stop_requested)
-        elif standings.phase == "starting" and self._assembled():
-            to = ("running", "", False)
-        elif standings.phase == "running":
-            reason, dry = self._reached(seconds) or self._finished(), decisions.dry(self.pool)
-            to = ("stopping", reason or dry, not reason) if reason or dry else None
-        elif standings.phase == "stopping":
-            if self._stopping_at is None:
-                self._stopping_at = now.steady
-            waiting = self._awaited()
-            if not waiting:
-                to = ("ended", standings.reason, standings.failed)
-            elif now.steady - self._stopping_at >= settings.ending_seconds:
-                silent = f"no farewell from {', '.join(waiting)} within {settings.ending_seconds:g} s"
-                to = ("ended", f"{standings.reason} ({silent})", standings.failed)
-        if to is not None:
-            phase, reason, failed = to
-            body = {"phase": phase, "reason": reason, "failed": failed, "launch": settings.launch}
-            return [self._clock(now), ("phase", body)]
-        if standings.phase in ("running", "stopping") and now.steady - self._clock_at >= CLOCK_SECONDS:
-            return [self._clock(now)]
-        return []
-
-    def _assembled(self) -> bool:
-        there = {name for name, (_, _, state) in self.members.items() if state in ("alive", "suspect")}
-        acting = any(role == "actor" and name in there for name, (role, _, _) in self.members.items())
-        return acting and self.settings.learners <= there
-
-    def _awaited(self) -> list[str]:
-        names = {
-            name
-            for name, (role, _, state) in self.members.items()
-            if role in ("actor", "learner") and state in ("alive", "suspect")
-        }
-        if self._restarted:  # learners that have not spoken to this incarnation yet may hold a last checkpoint
-            names |= self.settings.learners - self.members.keys()
-        roles = self.standings.roles
-        return sorted(name for name in names if name not in roles or not roles[name].spawned_at or roles[name].running)
-
-    def _reached(self, seconds: float) -> str:
-        settings, standings = self.settings, self.standings
-        if settings.stop_seconds is not None and seconds >= settings.stop_seconds:
-            return f"{settings.stop_seconds:g} seconds were reached"
-        if settings.stop_env_steps is not None and standings.env_steps >= settings.stop_env_steps:
-            return f"{settings.stop_env_steps:,} env steps were reached"
-        if settings.stop_return is not None and standings.returns.reaches(settings.stop_return):
-            return f"a mean return of {settings.stop_return:g} over 100 episodes was reached"
-        return ""
-
-    def _finished(self) -> str:
-        """Why the run is done: every policy says that it has nothing left to do."""
-        finished, learners = self.standings.finished, self.settings.learners
-        if not learners or not learners <= {f"learner-{policy}" for policy in finished}:
-            return ""
-        told = [reason if len(finished) == 1 else f"{policy}: {reason}" for policy, reason in sorted(finished.items())]
-        return "; ".join(told) or "finished"
 
 
 def standard_folds() -> Folds:

@@ -49,7 +49,7 @@ class Display:
             directory=self._directory,
             tasks=self._core.tasks,
             facts=facts,
-            seconds=self._core.seconds(now),
+            seconds=self._core.phases.seconds(now),
             pool=self._pool.read(self._core.pool, now.steady),
         )
         self._hub.publish(STANDINGS, m.Standings(), json.dumps(document).encode())
@@ -57,7 +57,7 @@ class Display:
 
     def _note(self, now: Now) -> None:
         counts = self._hub.counts()
-        self._core.duplicates = counts["duplicates"]
+        self._core.phases.duplicates = counts["duplicates"]
         if counts["quarantined"] > self._quarantined:
             sample = self._hub.samples[-1]
             count, self._quarantined = counts["quarantined"] - self._quarantined, counts["quarantined"]

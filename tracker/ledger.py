@@ -11,200 +11,25 @@ keeps the promise by itself, and other tools read one plain table.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import resource
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from broker.errors import RequestError, RunError
 from tracker import schema
+from tracker.disk import LedgerDamaged, LedgerFull
 from tracker.facts import Row
+from tracker.reader import LEDGER, LedgerReader, StoredFact
 
-LEDGER = "ledger.sqlite"
-PROBE = 1024 * 1024
-"""Bytes that are tried when it is not clear whether there is room."""
 CHECKED_WHOLE = 32 * 1024 * 1024
-"""A file up to this size (bytes) is checked through when it is opened; a larger one as it is read."""
+"""A file up to this size (bytes) is checked through when it is opened; of a larger one the newest facts are."""
 
 _insert = "INSERT INTO facts (source, incarnation, sequence, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)"
-_ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
 _clear = """DELETE FROM snapshot_parts WHERE rowid IN (SELECT rowid FROM snapshot_parts AS part WHERE NOT EXISTS (
     SELECT 1 FROM snapshots WHERE snapshots.name = part.name AND snapshots.position = part.position) LIMIT ?)"""
 _upsert = "INSERT INTO sources VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence"
-
-StoredFact = tuple[int, str, str, int, int, str, str]
-"""(position, source, incarnation, sequence, time in ns, kind, body as JSON text)"""
-
-
-class LedgerFull(RunError):  # noqa: N818 - as broker.errors names them
-    """There is no room to write; nothing of the transaction was kept, and it can be tried again."""
-
-
-class LedgerDamaged(RunError):  # noqa: N818
-    """The file is not a ledger that can be read or written."""
-
-
-def _failure(error: sqlite3.Error, path: Path) -> RunError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _no_room(path)):
-        return LedgerFull(f"no room to write {path} ({error}): free some space; the run goes on by itself")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return LedgerDamaged(
-            f"{path} is damaged ({error}): keep the file aside (`mv` it with its -wal) and start a new run directory, "
-            "or mend it with `sqlite3 ledger.sqlite .recover`"
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return RunError(f"{path} is held by another process ({error}): close the tool that writes to it")
-    return LedgerDamaged(f"{path} cannot be read or written ({error}): check the disk and the folder's permissions")
-
-
-def _no_room(path: Path) -> bool:
-    # SQLite says "disk I/O error" where it could not grow its shared-memory index, where a quota is used up and where a
-    # file may grow no further: it is tried what the disk says to bytes of our own.
-    probe = path.with_name(f"{path.name}-probe")
-    try:
-        with probe.open("wb") as file:
-            file.write(bytes(PROBE))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    finally:
-        probe.unlink(missing_ok=True)
-    try:  # there is room for these, and was none for what was to be written: a file size limit
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        sizes = [own.stat().st_size for own in path.parent.glob(f"{path.name}*")]
-    except OSError:
-        return False
-    return limit != resource.RLIM_INFINITY and max(sizes, default=0) >= limit - PROBE
-
-
-class LedgerReader:
-    """A ledger that is only read: by summary, export and watch, also while a tracker writes it."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the ledger at `path`. RequestError if there is none or another version, LedgerDamaged if unreadable."""
-        self.path = Path(path)
-        self.damaged: dict[str, str] = {}
-        if not self.path.is_file():
-            raise RequestError(f"no ledger at {self.path}: name the directory of a run (it holds {LEDGER})")
-        uri = self.path.resolve().as_uri()
-        with self._mapped():
-            self._connection = self._connect(f"{uri}?mode=ro")
-            try:
-                self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-            except sqlite3.OperationalError as error:
-                # In a folder that cannot be written the WAL index cannot be made; nobody writes there either.
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (
-                    sqlite3.SQLITE_CANTOPEN,
-                    sqlite3.SQLITE_READONLY,
-                ):
-                    raise
-                self._connection.close()
-                self._connection = self._connect(f"{uri}?immutable=1")
-        self._check_version()
-
-    @staticmethod
-    def _connect(uri: str) -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, check_same_thread=False)
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _failure(error, self.path) from error
-
-    def _check_version(self) -> None:
-        with self._mapped():
-            found = self.version = schema.version(self._connection)
-        if not schema.OLDEST <= found <= schema.VERSION:
-            self._connection.close()
-            raise RequestError(
-                f"{self.path} has ledger version {found}, this Headrace reads versions {schema.OLDEST} to "
-                f"{schema.VERSION}: use the Headrace that wrote it, or give another --run-dir"
-            )
-
-    @property
-    def last_position(self) -> int:
-        """The position of the newest fact, 0 if there is none; as positions have no holes, also how many there are."""
-        with self._mapped():
-            found = self._connection.execute("SELECT max(position) FROM facts").fetchone()[0]
-        return int(found or 0)
-
-    def read(self, after: int = 0, limit: int = 10_000) -> list[StoredFact]:
-        """Up to `limit` facts with a position above `after`, in order."""
-        with self._mapped():
-            return self._connection.execute(
-                "SELECT * FROM facts WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
-            ).fetchall()
-
-    def read_all(self, after: int = 0, through: int | None = None, chunk: int = 10_000) -> Iterator[StoredFact]:
-        """Every fact above `after` up to `through` (by default the newest at the first call), a chunk at a time."""
-        through = self.last_position if through is None else through
-        while after < through:
-            rows = self.read(after, min(chunk, through - after))
-            if not rows:
-                return
-            yield from rows
-            after = rows[-1][0]
-
-    def last_sequences(self) -> dict[tuple[str, str], int]:
-        """For every (source, incarnation) the sequence of its newest fact."""
-        with self._mapped():
-            rows = self._connection.execute("SELECT source, incarnation, last_sequence FROM sources").fetchall()
-        return {(source, incarnation): last for source, incarnation, last in rows}
-
-    def snapshots(self) -> dict[str, tuple[int, Any]]:
-        """By a fold's name, the position that its newest snapshot describes, and the snapshot.
-
-        One that cannot be read is left out, and named in `damaged`.
-        """
-        with self._mapped():
-            rows = self._connection.execute("SELECT name, position, state FROM snapshots").fetchall()
-        found: dict[str, tuple[int, Any]] = {}
-        for name, position, text in rows:
-            try:
-                found[name] = (position, self._whole(name, position, json.loads(text)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self.damaged[name] = f"the snapshot of {name} at position {position} cannot be read ({error!r:.200})"
-        return found
-
-    def _whole(self, name: str, position: int, snapshot: dict[str, Any]) -> dict[str, Any]:
-        parts = snapshot.pop("parts", 0)
-        if parts:
-            query = "SELECT state FROM snapshot_parts WHERE name = ? AND position = ? ORDER BY part"
-            with self._mapped():
-                texts = self._connection.execute(query, (name, position)).fetchall()
-            if len(texts) != parts:
-                raise ValueError(f"{len(texts)} of {parts} parts are there")
-            for (text,) in texts:
-                for key, items in json.loads(text).items():
-                    snapshot["state"][key].extend(items)
-        return snapshot
-
-    def ended_at(self, fold: str, task: str) -> int | None:
-        """The position of the fact that ended this task, as `fold` saw it; None if it has no row."""
-        if self.version < 2:
-            return None  # read as it is: its ids are found again with the facts
-        with self._mapped():
-            found = self._connection.execute(_ended_at, (fold, task)).fetchone()
-        return None if found is None else int(found[0])
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
-
-    def __enter__(self) -> LedgerReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Ledger(LedgerReader):
@@ -226,6 +51,7 @@ class Ledger(LedgerReader):
             self.verify()
         self._sequences = super().last_sequences()
         self._position = super().last_position
+        self.check_newest()
 
     def _create(self) -> None:
         connection = self._connection
@@ -238,13 +64,6 @@ class Ledger(LedgerReader):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-
-    def verify(self) -> None:
-        """Read the file through; LedgerDamaged says what SQLite found."""
-        with self._mapped():
-            found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise _failure(_corrupt(str(found)), self.path)
 
     @property
     def last_position(self) -> int:
@@ -336,7 +155,4 @@ class Ledger(LedgerReader):
             self._connection.close()
 
 
-def _corrupt(text: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(text)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
+__all__ = ["LEDGER", "Ledger", "LedgerDamaged", "LedgerFull", "LedgerReader", "StoredFact"]

@@ -89,7 +89,7 @@ def test_seconds_count_over_all_lives_and_the_remainder_is_run(tmp_path: Path) -
     back.seconds = 65.0
     back.ticks()
     assert back.phase[0] == "running"
-    assert back.core.seconds(back.now) == pytest.approx(65.0, abs=0.01)
+    assert back.core.phases.seconds(back.now) == pytest.approx(65.0, abs=0.01)
     back.core.standings.phases.clear()
     back.tick(5.0)
     back.ledger.close()
@@ -97,7 +97,7 @@ def test_seconds_count_over_all_lives_and_the_remainder_is_run(tmp_path: Path) -
     again = Shell(tmp_path, "4" * 32, stop_seconds=100.0, launch=2)  # a new launch, much later
     again.seconds = 9000.0
     again.start()
-    assert again.core.seconds(again.now) == pytest.approx(70.0, abs=0.01)
+    assert again.core.phases.seconds(again.now) == pytest.approx(70.0, abs=0.01)
     again.tick(29.0)
     again.ticks()
     assert again.phase[0] == "running"
@@ -197,7 +197,7 @@ def test_duplicates_and_facts_that_are_not_believed(tmp_path: Path) -> None:
     good = (5, "alarm", '{"text": "x"}')
     shell.core.accept("a", b.ONE, 1, (good, (5, "alarm", "{}"), (5, "phase", '{"phase": "ended"}')))
     shell.core.accept("tracker", b.ONE, 1, (good,))
-    shell.core.duplicates = 1
+    shell.core.phases.duplicates = 1
     shell.tick()
     stored = [(row[1], row[3], row[5]) for row in shell.ledger.read_all() if row[1] != "tracker" or row[2] == b.ONE]
     assert stored == [("a", 1, "alarm"), ("a", 2, "refused"), ("a", 3, "refused"), ("tracker", 1, "refused")]

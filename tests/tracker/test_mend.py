@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from broker.errors import RequestError
+from tests.flow.running import headrace
+from tests.tracker import bodies as b
+from tracker import ledger as ledgers
+from tracker.ledger import Ledger, LedgerDamaged, LedgerReader
+from tracker.lock import RunLock
+from tracker.mend import mend
+from tracker.summary import summarise
+
+FACTS = 3000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A ledger of two sources in turns."""
+    written = Ledger(tmp_path / "ledger.sqlite")
+    rows = [
+        (f"actor-{n % 2}", b.ONE, n // 2 + 1, n, "episode", json.dumps({**b.episode(1.0), "n": n}))
+        for n in range(FACTS)
+    ]
+    with written.commit():
+        written.append(rows)
+    written.close()
+    return written.path
+
+
+def damage(path: Path, share: float, pages: int = 3) -> None:
+    content = bytearray(path.read_bytes())
+    at = int(len(content) * share) // 4096 * 4096
+    content[at : at + pages * 4096] = b"\xa5" * (pages * 4096)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.4, 0.7, 0.95])
+def test_what_stands_before_the_damage_is_kept(path: Path, share: float) -> None:
+    with LedgerReader(path) as reader:
+        whole = list(reader.read_all())
+    damage(path, share)
+    harmed = path.read_bytes()
+    with pytest.raises(LedgerDamaged, match="headrace mend"):
+        Ledger(path)
+    made = mend(path.parent)
+    assert made.aside.read_bytes() == harmed
+    with Ledger(path) as ledger:
+        ledger.verify()
+        kept = list(ledger.read_all())
+    assert kept == whole[: made.facts]
+    assert bool(made.why) == (made.facts < FACTS)
+    assert summarise(path.parent)["episodes"] == made.facts
+
+
+def test_facts_survive_the_loss_of_everything_that_is_derived_from_them(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name LIKE 'sqlite_autoindex_facts%'").fetchone()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    content[(root[0] - 1) * 4096 : root[0] * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+    made = mend(path.parent)
+    assert (made.facts, made.why) == (FACTS, "")
+    assert mended_again(path) == "is not damaged"
+
+
+def mended_again(path: Path) -> str:
+    with pytest.raises(RequestError) as told:
+        mend(path.parent)
+    return "is not damaged" if "is not damaged" in str(told.value) else str(told.value)
+
+
+def test_the_command_says_what_is_kept_and_where(path: Path) -> None:
+    damage(path, 0.5)
+    said = headrace("mend", str(path.parent), cwd=path.parent)
+    assert said.returncode == 0, said.stderr
+    assert "facts are in the new ledger" in said.stdout
+    assert "ledger.sqlite.damaged-1" in said.stdout
+    damage(path, 0.5)
+    assert mend(path.parent).aside.name == "ledger.sqlite.damaged-2"
+    nothing = headrace("mend", str(path.parent / "nowhere"), cwd=path.parent)
+    assert (nothing.returncode, "no ledger at" in nothing.stderr) == (2, True)
+
+
+def test_a_run_that_goes_on_is_left_alone(path: Path) -> None:
+    damage(path, 0.5)
+    with RunLock(path.parent), pytest.raises(RequestError):
+        mend(path.parent)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM facts WHERE position = 2999",
+        "DELETE FROM facts WHERE position > 2990",
+        "UPDATE sources SET last_sequence = 7 WHERE source = 'actor-1'",
+        "UPDATE sources SET last_sequence = 3000 - last_sequence - 2 WHERE source = 'actor-1'",
+    ],
+)
+def test_newest_facts_that_are_not_those_of_the_sources_are_damage_in_a_file_of_any_size(
+    path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "CHECKED_WHOLE", 0)
+    connection = sqlite3.connect(path)
+    connection.execute(harm)
+    connection.commit()
+    connection.close()
+    with pytest.raises(LedgerDamaged, match="facts are"):
+        Ledger(path)
+    made = mend(path.parent)
+    assert made.facts == {"DELETE FROM facts WHERE position = 2999": 2998}.get(harm, 2990 if "> 2990" in harm else 3000)

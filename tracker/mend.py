@@ -1,0 +1,129 @@
+"""A new ledger from what can be read of a damaged one.
+
+Invariants: the damaged file is changed in nothing and kept beside the new one; the new one holds the facts from the
+first up to the last before the damage, as they were (positions without holes, each source's in order). What stands
+behind the damage stays in the damaged file alone: a ledger with a hole would promise what it does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.errors import RequestError
+from tracker.facts import Row
+from tracker.ledger import LEDGER, Ledger, LedgerDamaged, LedgerReader
+from tracker.lock import RunLock
+
+CHUNK = 1_000
+
+
+class Mended(NamedTuple):
+    """What came of it."""
+
+    facts: int
+    """In the new ledger."""
+    why: str
+    """Why it ends there; empty if every fact could be read."""
+    aside: Path
+    """The damaged file."""
+
+
+def mend(run_dir: Path) -> Mended:
+    """Put a new ledger in the place of a damaged one.
+
+    RequestError: there is no ledger, a tracker holds it, or it is sound.
+    """
+    path = Path(run_dir) / LEDGER
+    if not path.is_file():
+        raise RequestError(f"no ledger at {path}: name the directory of a run (it holds {LEDGER})")
+    with RunLock(path.parent):
+        if _sound(path):
+            raise RequestError(f"{path} is not damaged: there is nothing to mend")
+        new = path.with_name(f"{LEDGER}.mended")
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{new}{suffix}").unlink(missing_ok=True)
+        why: list[str] = []
+        with Ledger(new) as ledger:
+            for rows in _readable(path, why):
+                with ledger.commit():
+                    ledger.append(rows)
+            facts = ledger.last_position
+        aside = _aside(path)
+        new.rename(path)
+    return Mended(facts, " ".join(why), aside)
+
+
+def _sound(path: Path) -> bool:
+    try:
+        with LedgerReader(path) as ledger:
+            ledger.verify()
+            ledger.check_newest()
+    except LedgerDamaged:
+        return False
+    return True
+
+
+def _aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    for suffix in ("-wal", "-shm"):
+        if Path(f"{path}{suffix}").exists():
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    path.rename(aside)
+    return aside
+
+
+def _readable(path: Path, why: list[str]) -> Iterator[list[Row]]:
+    """Facts from the first to the last that is whole, some at a time; what ended it is added to `why`."""
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        why.append(f"it cannot be opened ({error})")
+        return
+    last: dict[tuple[str, str], int] = {}
+    after, size = 0, CHUNK
+    query = "SELECT * FROM facts NOT INDEXED WHERE position > ? ORDER BY position LIMIT ?"
+    while True:
+        try:
+            found = connection.execute(query, (after, size)).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if size == 1:
+                why.append(f"the fact {after + 1} cannot be read ({error})")
+                break
+            size = max(1, size // 8)  # nearer to the damage, step by step
+            continue
+        rows: list[Row] = []
+        for position, *row in found:
+            flaw = _flaw(after + len(rows) + 1, position, row, last)
+            if flaw:
+                why.append(flaw)
+                break
+            rows.append(tuple(row))
+        if rows:
+            yield rows
+        after += len(rows)
+        if len(rows) < len(found) or not found:
+            break
+    connection.close()
+
+
+def _flaw(expected: int, position: object, row: list[object], last: dict[tuple[str, str], int]) -> str:
+    source, incarnation, sequence, time, kind, body = row
+    if position != expected:
+        return f"the fact {expected} is not there"
+    if not all(isinstance(text, str) for text in (source, incarnation, kind, body)) or not isinstance(time, int):
+        return f"the fact {expected} is not one"
+    key = (str(source), str(incarnation))
+    if sequence != last.get(key, 0) + 1:
+        return f"the fact {expected} of {source} has the sequence {sequence}, not {last.get(key, 0) + 1}"
+    try:
+        json.loads(str(body))
+    except ValueError:
+        return f"the body of the fact {expected} is no JSON"
+    last[key] = last.get(key, 0) + 1
+    return ""

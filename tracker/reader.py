@@ -1,0 +1,167 @@
+"""A ledger that is only read: by summary, export and watch, also while a tracker writes it.
+
+Invariant: reading changes nothing in the file; what cannot be read is an error that says so, but for snapshots, which
+can be made anew from the facts: those are left out and named.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from broker.errors import RequestError
+from tracker import schema
+from tracker.disk import corrupt, failure
+
+LEDGER = "ledger.sqlite"
+CHECKED_NEWEST = 1_000
+"""Facts that `check_newest` looks at."""
+_ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
+
+StoredFact = tuple[int, str, str, int, int, str, str]
+"""(position, source, incarnation, sequence, time in ns, kind, body as JSON text)"""
+
+
+class LedgerReader:
+    """A ledger that is only read: by summary, export and watch, also while a tracker writes it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger at `path`. RequestError if there is none or another version, LedgerDamaged if unreadable."""
+        self.path = Path(path)
+        self.damaged: dict[str, str] = {}
+        if not self.path.is_file():
+            raise RequestError(f"no ledger at {self.path}: name the directory of a run (it holds {LEDGER})")
+        uri = self.path.resolve().as_uri()
+        with self._mapped():
+            self._connection = self._connect(f"{uri}?mode=ro")
+            try:
+                self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                # In a folder that cannot be written the WAL index cannot be made; nobody writes there either.
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (
+                    sqlite3.SQLITE_CANTOPEN,
+                    sqlite3.SQLITE_READONLY,
+                ):
+                    raise
+                self._connection.close()
+                self._connection = self._connect(f"{uri}?immutable=1")
+        self._check_version()
+
+    @staticmethod
+    def _connect(uri: str) -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, check_same_thread=False)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise failure(error, self.path) from error
+
+    def _check_version(self) -> None:
+        with self._mapped():
+            found = self.version = schema.version(self._connection)
+        if not schema.OLDEST <= found <= schema.VERSION:
+            self._connection.close()
+            raise RequestError(
+                f"{self.path} has ledger version {found}, this Headrace reads versions {schema.OLDEST} to "
+                f"{schema.VERSION}: use the Headrace that wrote it, or give another --run-dir"
+            )
+
+    @property
+    def last_position(self) -> int:
+        """The position of the newest fact, 0 if there is none; as positions have no holes, also how many there are."""
+        with self._mapped():
+            found = self._connection.execute("SELECT max(position) FROM facts").fetchone()[0]
+        return int(found or 0)
+
+    def read(self, after: int = 0, limit: int = 10_000) -> list[StoredFact]:
+        """Up to `limit` facts with a position above `after`, in order."""
+        with self._mapped():
+            return self._connection.execute(
+                "SELECT * FROM facts WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
+            ).fetchall()
+
+    def read_all(self, after: int = 0, through: int | None = None, chunk: int = 10_000) -> Iterator[StoredFact]:
+        """Every fact above `after` up to `through` (by default the newest at the first call), a chunk at a time."""
+        through = self.last_position if through is None else through
+        while after < through:
+            rows = self.read(after, min(chunk, through - after))
+            if not rows:
+                return
+            yield from rows
+            after = rows[-1][0]
+
+    def last_sequences(self) -> dict[tuple[str, str], int]:
+        """For every (source, incarnation) the sequence of its newest fact."""
+        with self._mapped():
+            rows = self._connection.execute("SELECT source, incarnation, last_sequence FROM sources").fetchall()
+        return {(source, incarnation): last for source, incarnation, last in rows}
+
+    def snapshots(self) -> dict[str, tuple[int, Any]]:
+        """By a fold's name, the position that its newest snapshot describes, and the snapshot.
+
+        One that cannot be read is left out, and named in `damaged`.
+        """
+        with self._mapped():
+            rows = self._connection.execute("SELECT name, position, state FROM snapshots").fetchall()
+        found: dict[str, tuple[int, Any]] = {}
+        for name, position, text in rows:
+            try:
+                found[name] = (position, self._whole(name, position, json.loads(text)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self.damaged[name] = f"the snapshot of {name} at position {position} cannot be read ({error!r:.200})"
+        return found
+
+    def _whole(self, name: str, position: int, snapshot: dict[str, Any]) -> dict[str, Any]:
+        parts = snapshot.pop("parts", 0)
+        if parts:
+            query = "SELECT state FROM snapshot_parts WHERE name = ? AND position = ? ORDER BY part"
+            with self._mapped():
+                texts = self._connection.execute(query, (name, position)).fetchall()
+            if len(texts) != parts:
+                raise ValueError(f"{len(texts)} of {parts} parts are there")
+            for (text,) in texts:
+                for key, items in json.loads(text).items():
+                    snapshot["state"][key].extend(items)
+        return snapshot
+
+    def ended_at(self, fold: str, task: str) -> int | None:
+        """The position of the fact that ended this task, as `fold` saw it; None if it has no row."""
+        if self.version < 2:
+            return None  # read as it is: its ids are found again with the facts
+        with self._mapped():
+            found = self._connection.execute(_ended_at, (fold, task)).fetchone()
+        return None if found is None else int(found[0])
+
+    def verify(self) -> None:
+        """Read the file through; LedgerDamaged says what SQLite found."""
+        with self._mapped():
+            found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise failure(corrupt(str(found)), self.path)
+
+    def check_newest(self) -> None:
+        """LedgerDamaged unless the newest facts are there and agree with their sources: cheap at any size."""
+        sequences, position = self.last_sequences(), self.last_position
+        said = sum(sequences.values())
+        if said != position:
+            raise failure(corrupt(f"{position} facts are there, of {said} that the sources have"), self.path)
+        rows = self.read(max(0, position - CHECKED_NEWEST), CHECKED_NEWEST)
+        last = {(row[1], row[2]): row[3] for row in rows}
+        if len(rows) != min(position, CHECKED_NEWEST) or any(sequences.get(key) != n for key, n in last.items()):
+            raise failure(corrupt("the newest facts are not those that the sources have"), self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+from actors.services import Services
 from broker.arrays import Tree
 from broker.errors import RequestError
 
@@ -26,6 +27,10 @@ class RolloutContext:
     seed: int
     settings: Mapping[str, Any]
     """`actors.settings` of the run file."""
+    services: Services = field(default_factory=Services)
+    """Where the run's endpoints are just now."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved run file."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Outcome:
     pieces: Sequence[Piece] = ()
     facts: Sequence[tuple[str, Mapping[str, Any]]] = field(default_factory=tuple)
     """(kind, body)"""
+    result: Mapping[str, Any] | None = None
 
 
 class Rollout(Protocol):
@@ -73,11 +79,14 @@ class Rollout(Protocol):
         ...
 
 
+SHIPPED = {"answers": "actors.prompts.rollout:Answers"}
+
+
 def build_rollout(name: str, context: RolloutContext) -> Rollout:
-    """The rollout named "package.module:Name". RequestError if it cannot be imported or lacks `run`."""
-    path, colon, attribute = name.partition(":")
+    """A shipped rollout, or the user's "package.module:Name". RequestError if it cannot be imported or lacks `run`."""
+    path, colon, attribute = SHIPPED.get(name, name).partition(":")
     if not colon:
-        raise RequestError(f'actors.rollout {name!r}: write "environments" or "package.module:Name"')
+        raise RequestError(f'actors.rollout {name!r}: write "environments", "answers" or "package.module:Name"')
     try:
         built = getattr(importlib.import_module(path), attribute)(context)
     except ImportError as error:

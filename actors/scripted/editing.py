@@ -3,6 +3,8 @@
 It looks at which kinds of questions failed and how, and asks for what the template lacks. Some critiques are vague,
 some edits clumsy: they add fluff, forget a sentence or break the placeholders.
 
+A transcript is a paragraph with the question's text, a line `answer: ...` and the reward, in any order.
+
 Invariant: a critique names only what the template lacks and what could help with a question that failed in the
 transcripts; an edit keeps what it does not change.
 """
@@ -16,8 +18,12 @@ from actors.scripted.draws import Draws
 from actors.scripted.questions import find
 from actors.scripted.themes import FLUFF, THEMES, VAGUE, strengths
 
-REWARD = re.compile(r"reward\W{0,6}([01](?:\.\d+)?)", re.IGNORECASE)
-ANSWER = re.compile(r"(?:answer|output|response)\W{0,6}(.*?)(?=\W*\breward\b)", re.IGNORECASE | re.DOTALL)
+REWARD = re.compile(r"\breward\W{1,6}([01](?:\.\d+)?)", re.IGNORECASE)
+ANSWER = re.compile(
+    r"^(?:answer|output|response):[ \t]*(.*?)(?=^(?:reward|reason|grader)\b|\Z)",
+    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+)
+PARAGRAPHS = re.compile(r"\n[ \t]*\n")
 CONTENT = "The answers shown are all right; nothing in the template stands in the way."
 VAGUENESS, FORGETFULNESS, CAUTION = 0.15, 0.12, 0.35
 """Shares: of vague critiques; of edits that lose a sentence; of sentences that are put weakly."""
@@ -27,16 +33,14 @@ def lacks(template: str, transcripts: str) -> dict[str, float]:
     """Theme -> how much the failed transcripts speak for it."""
     has = strengths(template)
     weights = dict.fromkeys(THEMES, 0.0)
-    questions = find(transcripts)
-    for question, following in zip(questions, [*questions[1:], None], strict=True):
-        told = transcripts[question.end : following.start if following else len(transcripts)]
-        reward = REWARD.search(told)
-        if reward is None or float(reward[1]) >= 1.0:
+    for told in PARAGRAPHS.split(transcripts):
+        reward, questions = REWARD.search(told), find(told)
+        if reward is None or not questions or float(reward[1]) >= 1.0:
             continue
-        shown = ANSWER.search(told[: reward.end()])
-        wrapped = shown is not None and question.answer in shown[1]
+        shown = ANSWER.search(told)
+        wrapped = shown is not None and questions[0].answer in shown[1]
         for name, theme in THEMES.items():
-            if question.kind in theme.kinds:
+            if questions[0].kind in theme.kinds:
                 weights[name] += (1 - has[name]) * _relevance(name, wrapped)
     return weights
 

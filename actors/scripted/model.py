@@ -20,10 +20,9 @@ from actors.scripted.questions import find
 
 Role = Literal["answer", "critique", "edit"]
 TAGGED = re.compile(r"<(template|critique)>[ \t]*\n?(.*?)\n?[ \t]*</\1>", re.DOTALL | re.IGNORECASE)
-EDITS = re.compile(r"\b(edit(ed)?|rewrite|rewritten|revised?|improved?|new)\b", re.IGNORECASE)
-CRITIC = re.compile(r"\b(critique|criticise|criticize|criticism|feedback|wrong)\b", re.IGNORECASE)
-EDIT_OF = re.compile(
-    r"\b(edit(ed)?|rewrite|rewritten|revised?|improved?|new)\b[^.\n]{0,40}\b(template|prompt|instructions?)\b",
+FORBIDDEN = re.compile(r"\b(do not|don't|never|without)\b[^.\n]*", re.IGNORECASE)
+EDITS = re.compile(
+    r"\b(edit(ed)?|rewrit(e|ten)|revised?|improved?|better|new)\b[^.\n]{0,60}\b(template|prompt|instructions?)\b",
     re.IGNORECASE,
 )
 
@@ -40,7 +39,7 @@ class Asked:
 
 
 def read(messages: Sequence[Mapping[str, Any]]) -> Asked:
-    """What these messages ask for."""
+    """What these messages ask for. Whether a template is wanted, or only what is wrong with one, the last one says."""
     said = "\n".join(text_of(message.get("content")) for message in messages)
     tagged: dict[str, str] = {}
     for match in TAGGED.finditer(said):
@@ -48,11 +47,9 @@ def read(messages: Sequence[Mapping[str, Any]]) -> Asked:
     if "template" not in tagged:
         return Asked("answer", said)
     rest = TAGGED.sub("", said)
-    if tagged.get("critique") or EDIT_OF.search(rest):
-        return Asked("edit", rest, tagged["template"], tagged.get("critique", ""))
-    if CRITIC.search(rest):
-        return Asked("critique", rest, tagged["template"])
-    return Asked("edit", rest, tagged["template"]) if EDITS.search(rest) else Asked("answer", said)
+    wanted = FORBIDDEN.sub("", TAGGED.sub("", text_of(messages[-1].get("content"))))
+    edits = bool(tagged.get("critique")) or EDITS.search(wanted) is not None
+    return Asked("edit" if edits else "critique", rest, tagged["template"], tagged.get("critique", ""))
 
 
 def reply(asked: Asked, draws: Draws, *, broken: float = 0.0, empty: float = 0.0) -> str:

@@ -62,7 +62,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: its score in [0, 1] (None: it has none), fragments, and facts of the rollout's own."""
+    """What came of a task: its score in [0, 1] (None: it has none), fragments, and facts of the rollout's own.
+
+    A task that was paid for gives a `result` instead of pieces: it is recorded at once and then brought to the policy
+    that minted the task, as the note of a fragment without arrays; however often it has to be brought, the rollout is
+    not run again. What a result is (plain JSON, at most 250,000 characters) must follow from the task's name.
+    """
 
     score: float | None = None
     pieces: Sequence[Piece] = ()
@@ -75,7 +80,10 @@ class Rollout(Protocol):
     """Turns a task and parameters into experience."""
 
     def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome | Awaitable[Outcome]:
-        """One task. An exception is recorded with its traceback, and the task is given to somebody again."""
+        """One task. An exception is recorded with its traceback, and the task is given to somebody again.
+
+        A RequestError (a wrong key: no rollout can succeed) ends the run with its text.
+        """
         ...
 
 

@@ -116,4 +116,13 @@ def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], Services(station), spec.run)
     rollout = build_rollout(actors["rollout"], context)
     concurrency = max(actors["concurrency"], getattr(rollout, "at_once", 1))
-    asyncio.run(TaskLoop(station, rollout, spokes, concurrency).run())
+    asyncio.run(_until_stopped(TaskLoop(station, rollout, spokes, concurrency)))
+
+
+async def _until_stopped(loop: TaskLoop) -> None:
+    try:
+        await loop.run()
+    finally:
+        close = getattr(loop.rollout, "close", None)
+        if close is not None:
+            await close()

@@ -3,8 +3,9 @@
 Invariants: a task is asked for only when there is room to begin it; a request that is not answered is repeated with its
 own number, so that an answer lost on the way leases nothing twice; a rollout begins with parameters at least as new as
 those with which its task was minted; the outcome that closes a task is said only after its fragments left the learner's
-queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An outcome with a result is on disk before the result
-is delivered, and what is recorded already is delivered without a rollout.
+queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An
+outcome with a result is on disk before the result is delivered, and what is recorded already is delivered without a
+rollout.
 """
 
 from __future__ import annotations

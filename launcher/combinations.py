@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 from broker.addresses import check_bind
 from broker.errors import RequestError
 from launcher.mistakes import nearest
+from launcher.prompting import contradictions as prompt_contradictions
 
 if TYPE_CHECKING:
     from launcher.runfile import RunFile
 
-SHIPPED = {"policies.network": ("mlp", "cnn"), "learner.algorithm": ("ppo",), "actors.rollout": ("environments",)}
+SHIPPED = {
+    "policies.network": ("mlp", "cnn"),
+    "learner.algorithm": ("ppo", "textual_gradients", "gepa"),
+    "actors.rollout": ("environments", "answers"),
+}
 """What may be named in short; everything else is the user's own, `package.module:Name`."""
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -26,7 +31,7 @@ REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 def contradictions(run: RunFile) -> list[tuple[str, str]]:
     """(path, what is wrong and how to mend it) of every contradiction."""
     wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *_curriculum(run)]
-    return [*wrong, *_numbers(run)]
+    return [*wrong, *prompt_contradictions(run), *_numbers(run)]
 
 
 def policy_mistake(name: str) -> str | None:

@@ -21,7 +21,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from actors.prompts.settings import Endpoints, Prompts
+from actors.scripted.settings import Scripted
 from broker.errors import RequestError
+from launcher import prompting
 from launcher.combinations import contradictions, leaves
 from launcher.mistakes import nearest, report
 from tracker.curriculum.settings import CurriculumSettings, differences
@@ -132,6 +135,9 @@ class RunFile(Section):
     tracker: Tracker = Tracker()
     supervision: Supervision = Supervision()
     curriculum: CurriculumSettings | None = None
+    prompts: Prompts | None = None
+    endpoints: Endpoints | None = None
+    scripted: Scripted | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """The resolved run file as JSON-able mappings, without the keys that are None."""
@@ -244,6 +250,7 @@ def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int
     elif isinstance(tables.get("folder"), str):
         tables["folder"] = str((source.folder or Path.cwd()) / Path(tables["folder"]).expanduser())
     label = source.label + (" with --set" if overrides else "")
+    prompting.resolve(tables, label)
     return RunFile.from_plain(tables, label)
 
 

@@ -79,6 +79,13 @@ class Answers:
             case other:
                 raise RunError(f"task {task.task}: do is {other!r}, neither 'answer' nor 'complete'")
 
+    async def close(self) -> None:
+        """Let go of the connections, and of the grader's thread."""
+        for lane in set(self._lanes.values()):
+            await lane.close()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
     async def _answer(self, leased: LeasedTask, published: Mapping[str, Any]) -> Outcome:
         body = leased.body
         name = {key: body[key] for key in ("template", "item", "split", "attempt")}

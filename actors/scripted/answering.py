@@ -24,7 +24,7 @@ STEPPED, CHECKED = 0.93, 0.03
 """How often it is right step by step; what checking adds."""
 CHATTY, SHOWN, LEAK = 0.4, 0.75, 0.015
 """How often an answer comes in a sentence: unasked; with its steps; though the answer alone was asked for."""
-FREE = {"arrival": 0.65, "sorting": 0.6, **dict.fromkeys(NUMBERS, 0.35)}
+FREE = {"arrival": 0.6, "sorting": 0.5, **dict.fromkeys(NUMBERS, 0.25)}
 """How often an answer's form is the model's own where none is asked for."""
 FORM = {"arrival": "clock", "sorting": "lists", **dict.fromkeys(NUMBERS, "digits")}
 LONG, TIRED = 700, 0.0002

@@ -15,6 +15,8 @@ from actors.scripted.serving import start
 from actors.scripted.settings import Scripted
 from broker.station import Spec, Station
 
+LOOK_SECONDS = 0.05
+
 
 def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
     """Run one simulated endpoint to its end."""
@@ -29,11 +31,12 @@ def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
             counts = simulation.counts
             station.rates.update({"in_flight": counts.in_flight, "answered": counts.answered})
             station.report()
-            ending.wait(0.1)
+            ending.wait(LOOK_SECONDS)
         reason = "the run is ending"
     finally:
         serving.close()
-        station.fact("endpoint_counts", {"role": spec.role, **simulation.counts.plain()})
+        if station.tracker.phase != "ended":
+            station.fact("endpoint_counts", {"role": spec.role, **simulation.counts.plain()})
         station.close(reason)
 
 

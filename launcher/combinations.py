@@ -18,7 +18,11 @@ from launcher.mistakes import nearest
 if TYPE_CHECKING:
     from launcher.runfile import RunFile
 
-SHIPPED = {"policies.network": ("mlp", "cnn"), "learner.algorithm": ("ppo",), "actors.rollout": ("environments",)}
+SHIPPED = {
+    "policies.network": ("mlp", "cnn"),
+    "learner.algorithm": ("ppo", "textual_gradients", "gepa"),
+    "actors.rollout": ("environments",),
+}
 """What may be named in short; everything else is the user's own, `package.module:Name`."""
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

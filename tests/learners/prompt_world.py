@@ -104,6 +104,7 @@ def play(
     """
     told, recorded, texts = Told(), dict[str, dict[str, Any]](), dict[str, str]()
     search, waiting, kept = fresh(), dict[str, Task](), list[Any]()
+    slow: dict[str, bool] = {}
     published = search.parameters()
     while True:
         told.facts += [json.dumps(fact, sort_keys=True) for fact in search.facts()]
@@ -122,6 +123,9 @@ def play(
             return told
         assert waiting, "it waits for nothing"
         names = list(waiting)
+        if disorder:  # some come only when nothing else is left to come
+            slow.update((name, disorder.random() < 0.15) for name in names if name not in slow)
+            names = [name for name in names if not slow[name]] or names
         name = disorder.choice(names) if disorder else names[0]
         task = waiting.pop(name)
         if name not in recorded:

@@ -96,6 +96,8 @@ def play(
     *,
     repeats: float = 0.0,
     falls: float = 0.0,
+    share_slow: float = 0.15,
+    last: frozenset[str] = frozenset(),
 ) -> Told:
     """Drive a search to its end as the learner's loop and the tracker do.
 
@@ -124,7 +126,7 @@ def play(
         assert waiting, "it waits for nothing"
         names = list(waiting)
         if disorder:  # some come only when nothing else is left to come
-            slow.update((name, disorder.random() < 0.15) for name in names if name not in slow)
+            slow.update((name, name in last or disorder.random() < share_slow) for name in names if name not in slow)
             names = [name for name in names if not slow[name]] or names
         name = disorder.choice(names) if disorder else names[0]
         task = waiting.pop(name)

@@ -154,6 +154,22 @@ def test_no_candidate_waits_for_another() -> None:
     assert sum(name.startswith("edit/") for name in results) == 3
 
 
+def test_a_leader_whose_score_comes_late_holds_up_nothing_but_the_best() -> None:
+    """The first round's leader is scored on what no round compares only after all else has come."""
+    world = World(seed=4, items=30, failing=0.0, spoiled=0.0)
+    picked = {"rounds": 3, "validation_batch": 4, "beam": 2, "branch": 2}
+    orderly = play(lambda: make("textual_gradients", world, picked), world)
+    search = make("textual_gradients", world, picked).search
+    compared = {item for number in range(3) for item in search.batch("validation", 4, number)}
+    leader = orderly.of("round")[1]["leader"]
+    late = {f"p/answer/{leader}/validation/{item}/1" for item in search.everything if item not in compared}
+    wild = play(
+        lambda: make("textual_gradients", world, picked), world, random.Random(1), share_slow=0.0, last=frozenset(late)
+    )
+    assert settled(wild) == settled(orderly)
+    assert len(set(list(wild.paid)[-len(late) :]) & late) == len(late), "all else was over by then"
+
+
 @pytest.mark.parametrize("race", ["successive_rejects", "ucb"])
 def test_a_race_takes_fewer_rollouts(race: str) -> None:
     world = World(seed=3, items=40, failing=0.0, spoiled=0.0)

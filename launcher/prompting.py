@@ -73,7 +73,14 @@ def contradictions(run: RunFile) -> list[tuple[str, str]]:
             wrong.append(
                 ("tracker.lease_seconds", f"must be {least:g} or more: prompts.rollout_seconds and {DELIVERY:g}")
             )
+    if is_simulated(run) and SCRIPTED in run.services:
+        wrong.append((f"services.{SCRIPTED}", "is the simulation's own name; call yours something else"))
     return wrong + _endpoints(run)
+
+
+def is_simulated(run: RunFile) -> bool:
+    """Whether an endpoint of the run is the simulation, which the launcher then starts."""
+    return any(endpoint.url == SCRIPTED for _, endpoint in _given(run))
 
 
 def check_files(run: RunFile) -> None:

@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.05
 def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
     """Run one simulated endpoint to its end."""
     spec = Spec.of(plain)
-    simulation = Simulation(Scripted.model_validate(spec.run.get("scripted") or {}), spec.seed)
+    simulation = Simulation(Scripted.model_validate(plain["settings"]), spec.seed)
     serving = Serving(simulation)
     station = Station.open(spec, ending, serves=serving.url)
     reason = "failed"

@@ -54,5 +54,8 @@ def test_an_agent_and_a_grader_of_ones_own_improve_a_prompt(tmp_path: Path) -> N
     answers = [result for result in results if result["do"] == "answer"]
     assert {0.0, 0.5, 1.0} == {result["reward"] for result in answers}
     assert all(result["usage"][0]["calls"] >= 3 for result in answers), "it asks three times"
+    (counted,) = [json.loads(fact[6]) for fact in facts if fact[5] == "endpoint_counts"]
+    for name, counter in (("calls", "requests"), ("tokens_in", "tokens_in"), ("tokens_out", "tokens_out")):
+        assert sum(use[name] for result in results for use in result["usage"]) == counted[counter]
     rounds = [json.loads(fact[6]) for fact in facts if fact[5] == "round"]
     assert rounds[-1]["best_mean"] > rounds[0]["best_mean"] + 0.1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SPLITS = ("training", "validation")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+NEEDED = ("openai", "tenacity", "aiohttp")
+"""The extra `prompts` of the package."""
 DELIVERY = 5.0
 """Seconds that a lease must be longer than a rollout: its result is then recorded and delivered."""
 
@@ -87,6 +90,9 @@ def check_files(run: RunFile) -> None:
     """Read what the run file names: questions and keys. RequestError names the first mistake; nothing is sent."""
     if run.prompts is None or run.endpoints is None:
         return
+    for package in NEEDED:
+        if not _installed(package):
+            raise RequestError(f"prompts: needs the package {package!r}; pip install 'headrace[prompts]'")
     fields = set(placeholders(run.prompts.template or ""))
     if run.prompts.grader == DEFAULT_GRADER:
         fields.add("answer")
@@ -98,6 +104,13 @@ def check_files(run: RunFile) -> None:
             raise RequestError(f"prompts.{split}: {error}") from None
     for name, endpoint in _given(run):
         keys.read(name, endpoint.model_dump())
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # taken out of this process
+        return False
 
 
 def _prompts(prompts: Prompts) -> list[tuple[str, str]]:

@@ -26,8 +26,8 @@ from broker.errors import RequestError, RunError
 
 LONGEST = 8000
 """Characters of an answer that are kept."""
-LONGEST_TEXT = 100_000
-"""Characters of a critique or an edit."""
+LONGEST_TEXT = 20_000
+"""Characters of a critique or an edit; what is longer has failed. A result holds 250,000 bytes of JSON, escaped."""
 SLACK = 4
 """One rollout more for so many: what is being graded or delivered leaves its place at the endpoint to another."""
 
@@ -99,9 +99,9 @@ class Answers:
             **name,
             "runner": self._runner,
             "reward": tried.grade.reward,
-            "reason": tried.grade.reason,
+            "reason": _plain(tried.grade.reason),
             "failed": tried.problem is not None,
-            "answer": tried.answer[:LONGEST],
+            "answer": _plain(tried.answer[:LONGEST]),
             "usage": usage.plain(),
         }
         return Outcome(tried.grade.reward, facts=self._facts(leased, tried), result=result)
@@ -114,11 +114,14 @@ class Answers:
         try:
             async with limit:
                 tried.answer = await chat(body["messages"], endpoint=body["role"])
+            if len(tried.answer) > LONGEST_TEXT:
+                tried.fail(f"it is {len(tried.answer):,} characters long, more than {LONGEST_TEXT:,}")
         except TimeoutError:
             tried.fail(self._late)
         except CallFailed as error:
             tried.fail(str(error), "endpoint_error")
-        told = {"text": tried.answer[:LONGEST_TEXT], "failed": tried.problem is not None, "reason": tried.grade.reason}
+        told = {"failed": tried.problem is not None, "reason": _plain(tried.grade.reason)}
+        told["text"] = "" if told["failed"] else _plain(tried.answer)
         result = {"do": "complete", "role": body["role"], "runner": self._runner, **told, "usage": usage.plain()}
         return Outcome(None, facts=self._facts(leased, tried), result=result)
 
@@ -155,8 +158,8 @@ class Answers:
         named: dict[str, Any] = {
             key: leased.body[key] for key in ("template", "item", "split", "role") if key in leased.body
         }
-        body = {"task": leased.task, **named, "runner": self._runner, "reason": tried.grade.reason}
-        return [(tried.kind, {**body, "detail": tried.problem})]
+        body = {"task": leased.task, **named, "runner": self._runner, "reason": _plain(tried.grade.reason)}
+        return [(tried.kind, {**body, "detail": _plain(tried.problem)})]
 
     async def _said(self, task: Mapping[str, Any], template: str, chat: Chat) -> str:
         answer = self._agent(dict(task), template, chat)
@@ -177,6 +180,11 @@ class Answers:
         if not 0 <= item < len(tasks):
             raise RunError(f"task {leased.task}: {split} has {len(tasks)} items, and item {item} was asked for")
         return tasks[item]
+
+
+def _plain(text: str | None) -> str | None:
+    """The text, with what cannot be written in UTF-8 (half a surrogate pair) as question marks."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def attempt_of(task: str) -> str:

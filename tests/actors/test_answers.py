@@ -268,6 +268,8 @@ async def twice(task, template, chat):
     return "|".join(first)
 
 async def raises(task, template, chat): raise LookupError("lost")
+async def surrogate(task, template, chat): return "half \\ud800"
+async def long(task, template, chat): return "x" * 20_000
 async def number(task, template, chat): return 42
 async def late(task, template, chat): raise TimeoutError("its own")
 async def lost(task, template, chat): return await chat("x", endpoint="judge")
@@ -301,6 +303,13 @@ def test_agents_of_every_form(server: str, tmp_path: Path, monkeypatch: pytest.M
     same, _ = one(resolved(server, prompts={"agent": f"{module}:twice"}))
     assert sorted(same["answer"].split("|")) == sorted(several["answer"].split("|"))
     assert not one(resolved(server, prompts={"agent": f"{module}:Patient"}))[0]["failed"]
+
+
+def test_any_text_can_be_recorded(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = own(tmp_path, monkeypatch, AGENTS)
+    result, _ = one(resolved(server, prompts={"agent": f"{module}:surrogate"}))
+    assert result["answer"] == "half ?"
+    assert len(one(resolved(server, prompts={"agent": f"{module}:long"}))[0]["answer"]) == 8000
 
 
 @pytest.mark.parametrize(

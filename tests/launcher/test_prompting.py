@@ -86,6 +86,13 @@ def test_the_launcher_needs_no_client_to_check_them() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
+def test_what_is_not_installed_is_told() -> None:
+    code = "import sys; sys.modules['tenacity'] = None\n"
+    code += "from launcher.prompting import check_files; from launcher.runfile import load; check_files(load('qa'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "RequestError: prompts: needs the package 'tenacity'; pip install 'headrace[prompts]'" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

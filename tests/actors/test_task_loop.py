@@ -117,12 +117,11 @@ def test_a_result_is_on_disk_before_it_is_delivered(bench: Bench) -> None:
     bench.lease("a")
     bench.until(lambda: bench.said("outcome"), "the outcome")
     bench.lease("b", recorded=json.dumps({"task": "b", "score": None, "result": {"text": "old"}}))
-    bench.until(lambda: bench.notes, "what was recorded before is delivered")
+    bench.until(lambda: bench.said("delivered"), "what was recorded before is delivered")
     assert bench.notes == [("b", {"text": "old"})]
     assert [name for name, _ in bench.rollout.runs] == ["a"], "what is recorded is not run"
     bench.acknowledges = True
-    ((source, incarnation),) = {("actor-0", bench.station.identity.incarnation)}
-    bench.tracker.acknowledge({(source, incarnation): len(bench.facts)})
+    bench.tracker.acknowledge({("actor-0", bench.station.identity.incarnation): len(bench.facts)})
     bench.until(lambda: len(bench.said("delivered")) == 2, "both were delivered")
     assert bench.notes == [("b", {"text": "old"}), ("a", {"text": "paid"})]
     assert bench.said("outcome") == [{"task": "a", "score": 1.0, "policy": "p", "result": {"text": "paid"}}]

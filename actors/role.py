@@ -17,6 +17,7 @@ from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from actors.policies.policy import Policy, build_network
 from actors.rollout import RolloutContext, build_rollout
+from actors.services import Services
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
 from broker.policy_spoke import PolicySpoke
@@ -112,6 +113,6 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
-    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"])
+    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], Services(station))
     rollout = build_rollout(actors["rollout"], context)
     asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())

@@ -26,5 +26,7 @@ def workload_of(run: Mapping[str, Any], algorithm: str) -> Workload:
             "prompts.template: has no placeholder, so that every task would get the same prompt; write for example"
             " {question} where the task's field of that name belongs"
         )
-    training, validation = (dataset.load(prompts[split], fields) for split in ("training", "validation"))
+    training, validation = (
+        dataset.load(prompts[split], fields, prompts.get(f"{split}_items")) for split in ("training", "validation")
+    )
     return Workload(template, training, validation)

@@ -87,7 +87,7 @@ class BeamSearch(Search):
         results = await self.answers(parent, "training", items, number)
         told = self.transcripts(items, results)
         (criticism,) = await self.machine.ask([messages.critique(parent.text, told, sequence)], number)
-        critique = criticism.text.strip()
+        critique = criticism.text.strip()[: messages.LONGEST_CRITIQUE]
         if not critique:
             self.refuse(place, parent, _empty("critique", criticism))
             return None

@@ -17,8 +17,11 @@ from typing import Any
 
 from learners.prompts.requests import Answered, Complete
 
+ROOM = 60_000
+"""Characters that all transcripts together may take: a task's body has an end."""
 SHOWN_TASK = 2_000
-"""Characters of a task that are shown."""
+"""Characters of a task that are shown, where there is room."""
+LONGEST_CRITIQUE = 8_000
 LONGEST = 32_000
 """Characters of a template. A model that writes more has not written a template."""
 
@@ -93,13 +96,14 @@ def _template(text: str) -> str:
 
 def _told(transcripts: Sequence[Transcript]) -> str:
     parts = []
+    room = ROOM // max(1, len(transcripts))
     for number, transcript in enumerate(transcripts, start=1):
         result = transcript.result
-        task = json.dumps(transcript.task, ensure_ascii=False, sort_keys=True)[:SHOWN_TASK]
+        task = json.dumps(transcript.task, ensure_ascii=False, sort_keys=True)[: min(SHOWN_TASK, room * 2 // 5)]
         lines = [f"{number}. reward {result.reward:g}{' (the rollout failed)' if result.failed else ''}"]
-        lines += [f"task: {task}", f"answer: {result.answer}"]
+        lines += [f"task: {task}", f"answer: {result.answer[: room * 2 // 5]}"]
         if result.reason:
-            lines.append(f"grader: {result.reason}")
+            lines.append(f"grader: {result.reason[: room // 5]}")
         parts.append("\n".join(lines))
     return "<transcripts>\n" + "\n\n".join(parts) + "\n</transcripts>"
 

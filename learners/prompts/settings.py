@@ -20,7 +20,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    gradient_batch: int = Field(default=4, ge=1)
+    gradient_batch: int = Field(default=4, ge=1, le=64)
     """Training questions whose transcripts one critique (or reflection) is shown."""
     validation_batch: int = Field(default=16, ge=1)
     """Validation questions on which the beam and its children are compared in a round."""

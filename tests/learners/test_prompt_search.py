@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.scoring.template import identity, placeholders
+from broker.delivery import MAX_BODY, body_text
 from broker.errors import RequestError, RunError
 from learners.algorithm import Fragment
 from learners.prompts import budget, messages, pareto, racing
@@ -376,6 +377,15 @@ def test_equal_messages_of_two_candidates_are_two_completions() -> None:
     assert one.body == two.body
     assert "the rollout failed" in one.body["messages"][1]["content"]
     assert len(one.name) < 200
+
+
+def test_the_largest_messages_fit_into_a_task() -> None:
+    task = {"question": '"' * 5000}
+    told = [messages.Transcript(task, Answered(0.5, False, '"' * 2000, '"' * 500, Usage()))] * 64
+    largest = messages.critique('"' * messages.LONGEST, told, 1)
+    assert len(body_text(largest.body)) < MAX_BODY
+    edit = messages.edit("T" * messages.LONGEST, '"' * messages.LONGEST_CRITIQUE, frozenset({"q"}), (1, 1), 1)
+    assert len(body_text(edit.body)) < MAX_BODY
 
 
 def test_spending_does_not_depend_on_its_order() -> None:

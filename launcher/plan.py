@@ -27,7 +27,7 @@ from launcher.combinations import policy_mistake
 from launcher.decisions import Kind
 from launcher.directory import RunDirectory
 from launcher.probing import Spaces
-from launcher.prompting import is_simulated
+from launcher.prompting import is_simulated, told_of
 from launcher.runfile import RunFile
 
 DEFAULT_BATCH_STEPS = {"ppo": 2048}
@@ -239,9 +239,11 @@ def check_text(plan: Plan) -> str:
     places = {"tracker": "own interpreter", "endpoint": "own interpreter", "actor": "nursery, cpu"}
     places["learner"] = f"nursery, device {run.learner.device}"
     lines += [f"  {role.name:<{width}}  {places[role.kind]} {role.entry}".rstrip() for role in plan.roles]
+    lines += told_of(run)
     lines += ["", "policies"]
     for policy in plan.policies.values():
-        lines.append(f"  {policy.name}: {run.policies.network}, {run.learner.algorithm}")
+        made_of = "a prompt template" if run.prompts is not None else run.policies.network
+        lines.append(f"  {policy.name}: {made_of}, {run.learner.algorithm}")
         if policy.agents:
             lines.append(f"    agents {', '.join(policy.agents)}")
             lines.append(f"    sees {_words(policy.observation)}, does {_words(policy.action)}")

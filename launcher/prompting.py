@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from actors.prompts import keys
-from actors.prompts.settings import DEFAULT_GRADER, RESERVED_OPTIONS, SCRIPTED, Endpoint, Prompts
+from actors.prompts.settings import DEFAULT_GRADER, RESERVED_OPTIONS, SCRIPTED, Endpoint, Prompts, share
 from actors.scoring import dataset
 from actors.scoring.template import placeholders
 from actors.scripted.settings import MODEL
@@ -84,6 +84,19 @@ def contradictions(run: RunFile) -> list[tuple[str, str]]:
 def is_simulated(run: RunFile) -> bool:
     """Whether an endpoint of the run is the simulation, which the launcher then starts."""
     return any(endpoint.url == SCRIPTED for _, endpoint in _given(run))
+
+
+def told_of(run: RunFile) -> list[str]:
+    """What `headrace check` says of the endpoints, line by line; nothing for a run without them."""
+    if run.prompts is None or run.endpoints is None:
+        return []
+    lines = ["", "endpoints"]
+    for name, endpoint in _given(run):
+        place = "a simulation" if endpoint.url == SCRIPTED else endpoint.url
+        fewest = share(endpoint.concurrency, run.actors.processes, run.actors.processes - 1)
+        calls = f"{endpoint.concurrency} calls at once, {fewest} or more for each actor"
+        lines.append(f"  {name}: {endpoint.model} of {place}, {calls}")
+    return lines
 
 
 def check_files(run: RunFile) -> None:

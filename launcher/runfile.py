@@ -272,7 +272,8 @@ def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[s
 
 _MAY_CHANGE = re.compile(
     r"stop\..*|actors\.processes|learner\.checkpoint_seconds|learner\.settings\.(\w*_)?rate"
-    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*"
+    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*|prompts\.rollout_seconds|scripted\..*"
+    r"|endpoints\.\w+\.(url|key_env|key_file|concurrency|timeout_seconds|retries|backoff_seconds|price_in|price_out)"
 )
 
 
@@ -295,7 +296,8 @@ def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, 
     if refused:
         told = "\n".join(f"  {path}: {old!r} -> {new!r}" for path, (old, new) in refused.items())
         raise RequestError(
-            f"a resumed run may change only [stop], actors.processes and rates; start a new run for\n{told}"
+            "a resumed run may change only [stop], actors.processes, rates, and where and how fast endpoints are; "
+            f"start a new run for\n{told}"
         )
     return changed
 

@@ -17,7 +17,7 @@ import pytest
 from actors.prompts.preflight import reach
 from actors.prompts.settings import share
 from broker.errors import RequestError
-from launcher.plan import make_plan
+from launcher.plan import check_text, make_plan
 from launcher.prompting import check_files
 from launcher.runfile import RunFile, load, resume
 
@@ -55,6 +55,9 @@ def test_what_prompts_imply_is_filled_in(tmp_path: Path) -> None:
         "learner-answerer",
     ]
     check_files(run)
+    told = check_text(make_plan(run, None))
+    assert "  answer: scripted-1 of a simulation, 16 calls at once, 8 or more for each actor" in told
+    assert "  answerer: a prompt template, textual_gradients" in told
     other = mine(tmp_path, "endpoints.answer.url=https://example.org/v1")
     assert other.scripted is None
     assert "endpoint-scripted" not in make_plan(other, None).kinds()
@@ -69,6 +72,18 @@ def test_the_resolved_run_file_stands_on_its_own(tmp_path: Path) -> None:
     run.write(tmp_path / "kept" / "run.toml")
     (tmp_path / "template.txt").unlink()
     assert resume(tmp_path / "kept" / "run.toml") == (run, {})
+
+
+def test_a_resumed_run_may_have_its_endpoint_elsewhere_but_asks_the_same(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    stored = tmp_path / "kept" / "run.toml"
+    mine(tmp_path).write(stored)
+    moved, changed = resume(stored, ["endpoints.answer.url=https://h/v1", "endpoints.answer.key_env=MY_KEY"])
+    assert moved.endpoints is not None
+    assert set(changed) == {"endpoints.answer.url", "endpoints.answer.key_env"}
+    for refused in ("endpoints.answer.model=other", "prompts.template=Other {question}", "prompts.grader=mine:grade"):
+        with pytest.raises(RequestError, match="start a new run for"):
+            resume(stored, ["endpoints.answer.url=https://h/v1", refused])
 
 
 def test_the_shipped_run_finds_its_questions_wherever_it_is_kept(tmp_path: Path) -> None:

@@ -136,11 +136,21 @@ def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     rollout = rollout_of(spec, Services(station))
     plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
     workshop = Workshop(station, plain) if "curriculum" in spec.run else None
+    concurrency = max(actors["concurrency"], getattr(rollout, "at_once", 1))
     try:
-        asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"], workshop).run())
+        asyncio.run(_until_stopped(TaskLoop(station, rollout, spokes, concurrency, workshop)))
     finally:
         if workshop is not None:
             workshop.close()
+
+
+async def _until_stopped(loop: TaskLoop) -> None:
+    try:
+        await loop.run()
+    finally:
+        close = getattr(loop.rollout, "close", None)
+        if close is not None:
+            await close()
 
 
 def networks_of(spec: Spec) -> dict[str, nn.Module]:
@@ -162,5 +172,5 @@ def networks_of(spec: Spec) -> dict[str, nn.Module]:
 def rollout_of(spec: Spec, services: Services) -> Rollout:
     """The rollout of this actor. RequestError if there is none, or it lacks `run`."""
     actors = spec.run["actors"]
-    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], services)
+    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], services, spec.run)
     return build_rollout(actors["rollout"], context)

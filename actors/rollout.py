@@ -29,6 +29,8 @@ class RolloutContext:
     """`actors.settings` of the run file."""
     services: Services = field(default_factory=Services)
     """Where the run's endpoints are just now."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved run file."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,19 @@ class Rollout(Protocol):
     """Turns a task and parameters into experience."""
 
     def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome | Awaitable[Outcome]:
-        """One task. An exception is recorded with its traceback, and the task is given to somebody again."""
+        """One task. An exception is recorded with its traceback, and the task is given to somebody again.
+
+        A RequestError (a wrong key: no rollout can succeed) ends the run with its text.
+        """
         ...
 
 
+SHIPPED = {"answers": "actors.prompts.rollout:Answers"}
+
+
 def build_rollout(name: str, context: RolloutContext) -> Rollout:
-    """The rollout named "package.module:Name". RequestError if there is none, or it lacks `run`."""
-    built = load(name, "actors.rollout", ["environments"])(context)
+    """The rollout: a shipped one, or "package.module:Name". RequestError if there is none, or it lacks `run`."""
+    built = load(SHIPPED.get(name, name), "actors.rollout", ["environments", *SHIPPED])(context)
     if not callable(getattr(built, "run", None)):
         raise RequestError(f"actors.rollout {name!r} has no method run(task, parameters)")
     return cast("Rollout", built)

@@ -3,8 +3,9 @@
 Invariants: a task is asked for only when there is room to begin it; a request that is not answered is repeated with its
 own number, so that an answer lost on the way leases nothing twice; a rollout begins with parameters at least as new as
 those with which its task was minted; the outcome that closes a task is said only after its fragments left the learner's
-queue (so a fragment may come twice), and an exception is a fact. An outcome with a result is on disk before the result
-is delivered, and what is recorded already is delivered without a rollout.
+queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An
+outcome with a result is on disk before the result is delivered, and what is recorded already is delivered without a
+rollout.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from actors.curriculum.workshop import Workshop
 from actors.rollout import LeasedTask, Outcome, Parameters, Rollout
 from broker import messages as m
 from broker.delivery import fact_of
+from broker.errors import RequestError
 from broker.policy_spoke import PolicySpoke, Versioned, packed_size
 from broker.station import Station
 
@@ -50,6 +52,8 @@ class TaskLoop:
     _idle_until: float = 0.0
     _waiting_since: float = 0.0
     done: int = 0
+    _wrong: RequestError | None = None
+    """What makes every further rollout senseless: it ends this role."""
 
     async def run(self) -> None:
         """Work until the station says stop."""
@@ -80,6 +84,8 @@ class TaskLoop:
                 return
         patience = Patience(station, self.workshop) if self.workshop is not None else None
         while not station.stopping:
+            if self._wrong is not None:
+                raise self._wrong
             if self.workshop is not None:
                 self.workshop.settle()
             self._ask()
@@ -245,6 +251,9 @@ class TaskLoop:
                 return
         except asyncio.CancelledError:
             raise
+        except RequestError as error:
+            self._wrong = error
+            return
         except Exception:
             self._give_back(task, traceback.format_exc()[-20_000:])
             return

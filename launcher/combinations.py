@@ -15,11 +15,16 @@ from broker.addresses import check_bind
 from broker.errors import RequestError
 from launcher.curriculum import curriculum_mistakes
 from launcher.mistakes import nearest
+from launcher.prompting import contradictions as prompt_contradictions
 
 if TYPE_CHECKING:
     from launcher.runfile import RunFile
 
-SHIPPED = {"policies.network": ("mlp", "cnn"), "learner.algorithm": ("ppo",), "actors.rollout": ("environments",)}
+SHIPPED = {
+    "policies.network": ("mlp", "cnn"),
+    "learner.algorithm": ("ppo", "textual_gradients", "gepa"),
+    "actors.rollout": ("environments", "answers"),
+}
 """What may be named in short; everything else is the user's own, `package.module:Name`."""
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,55}")
@@ -27,8 +32,8 @@ SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,55}")
 
 def contradictions(run: RunFile) -> list[tuple[str, str]]:
     """(path, what is wrong and how to mend it) of every contradiction."""
-    wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *curriculum_mistakes(run)]
-    return [*wrong, *_numbers(run)]
+    wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run)]
+    return [*wrong, *curriculum_mistakes(run), *prompt_contradictions(run), *_numbers(run)]
 
 
 def policy_mistake(name: str) -> str | None:

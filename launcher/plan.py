@@ -20,12 +20,14 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Self
 
+from actors.prompts.settings import SCRIPTED
 from broker.errors import RequestError
 from launcher.child import ChildSpec
 from launcher.combinations import policy_mistake
 from launcher.decisions import Kind
 from launcher.directory import RunDirectory
 from launcher.probing import Spaces
+from launcher.prompting import is_simulated, told_of
 from launcher.runfile import RunFile
 
 DEFAULT_BATCH_STEPS = {"ppo": 2048}
@@ -167,6 +169,9 @@ def expected_staleness(run: RunFile, fragment_steps: int, batch: int) -> float:
 def roles(run: RunFile, policies: Iterable[str]) -> tuple[Role, ...]:
     """The processes of the run: the tracker, the endpoints, a learner for each policy, the actors."""
     endpoints = [endpoint(name, service.main, service.settings) for name, service in run.services.items()]
+    if is_simulated(run):
+        settings = run.scripted.model_dump() if run.scripted is not None else {}
+        endpoints.append(endpoint(SCRIPTED, "actors.scripted.role:main", settings))
     learners = [
         Role(f"learner-{policy}", "learner", policy=policy, index=index) for index, policy in enumerate(policies)
     ]
@@ -234,9 +239,11 @@ def check_text(plan: Plan) -> str:
     places = {"tracker": "own interpreter", "endpoint": "own interpreter", "actor": "nursery, cpu"}
     places["learner"] = f"nursery, device {run.learner.device}"
     lines += [f"  {role.name:<{width}}  {places[role.kind]} {role.entry}".rstrip() for role in plan.roles]
+    lines += told_of(run)
     lines += ["", "policies"]
     for policy in plan.policies.values():
-        lines.append(f"  {policy.name}: {run.policies.network}, {run.learner.algorithm}")
+        made_of = "a prompt template" if run.prompts is not None else run.policies.network
+        lines.append(f"  {policy.name}: {made_of}, {run.learner.algorithm}")
         if policy.agents:
             lines.append(f"    agents {', '.join(policy.agents)}")
             lines.append(f"    sees {_words(policy.observation)}, does {_words(policy.action)}")

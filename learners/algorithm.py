@@ -70,6 +70,8 @@ class AlgorithmContext:
     """Agents of one environment that follow this policy."""
     fragment_steps: int = 32
     """Rows T of a fragment."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved run file."""
 
 
 @runtime_checkable
@@ -131,7 +133,11 @@ class Finishing(Protocol):
         ...
 
 
-SHIPPED = {"ppo": "learners.ppo:Ppo"}
+SHIPPED = {
+    "ppo": "learners.ppo:Ppo",
+    "textual_gradients": "learners.prompts.algorithm:TextualGradients",
+    "gepa": "learners.prompts.algorithm:GepaSearch",
+}
 
 
 def build_algorithm(name: str, context: AlgorithmContext) -> Algorithm:

@@ -183,6 +183,7 @@ def context_of(spec: Spec) -> AlgorithmContext:
         environments=run["actors"]["environments"],
         agents=max(1, len(described.get("agents", ()))),
         fragment_steps=run["learner"]["fragment_steps"],
+        run=run,
     )
 
 

@@ -25,6 +25,7 @@ from actors.environments.tasked import TaskedEnvironments
 from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
 from actors.rollout import Rollout, RolloutContext, build_rollout
+from actors.services import Services
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
 from broker.policy_spoke import PolicySpoke
@@ -134,8 +135,9 @@ def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
     plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
     workshop = Workshop(station, plain) if "curriculum" in spec.run else None
+    rollout = rollout_of(spec, Services(station))
     try:
-        asyncio.run(TaskLoop(station, rollout_of(spec), spokes, actors["concurrency"], workshop).run())
+        asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"], workshop).run())
     finally:
         if workshop is not None:
             workshop.close()
@@ -157,7 +159,8 @@ def networks_of(spec: Spec) -> dict[str, nn.Module]:
     }
 
 
-def rollout_of(spec: Spec) -> Rollout:
+def rollout_of(spec: Spec, services: Services) -> Rollout:
     """The rollout of this actor. RequestError if there is none, or it lacks `run`."""
     actors = spec.run["actors"]
-    return build_rollout(actors["rollout"], RolloutContext(spec.role, spec.index, spec.seed, actors["settings"]))
+    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], services)
+    return build_rollout(actors["rollout"], context)

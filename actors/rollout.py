@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+from actors.services import Services
 from broker.arrays import Tree
 from broker.errors import RequestError
 from broker.references import load
@@ -26,6 +27,8 @@ class RolloutContext:
     seed: int
     settings: Mapping[str, Any]
     """`actors.settings` of the run file."""
+    services: Services = field(default_factory=Services)
+    """Where the run's endpoints are just now."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: its score in [0, 1] (None: it has none), fragments, and facts of the rollout's own."""
+    """What came of a task: its score in [0, 1] (None: it has none), fragments, and facts of the rollout's own.
+
+    A task that was paid for gives a `result` instead of pieces: it is recorded at once and then brought to the policy
+    that minted the task, as the note of a fragment without arrays; however often it has to be brought, the rollout is
+    not run again. What a result is (plain JSON, at most 250,000 characters) must follow from the task's name.
+    """
 
     score: float | None = None
     pieces: Sequence[Piece] = ()
     facts: Sequence[tuple[str, Mapping[str, Any]]] = field(default_factory=tuple)
     """(kind, body)"""
+    result: Mapping[str, Any] | None = None
 
 
 class Rollout(Protocol):

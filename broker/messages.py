@@ -23,7 +23,7 @@ Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Version = tuple[Count, Count]
 """(life, number), compared in that order."""
-RoleKind = Literal["launcher", "tracker", "learner", "actor", "dashboard"]
+RoleKind = Literal["launcher", "tracker", "learner", "actor", "endpoint", "dashboard"]
 MAX_ITEMS = 4096
 """Fragments, or facts, of one message."""
 PhaseName = Literal["starting", "running", "stopping", "ended"]
@@ -46,7 +46,7 @@ class Hello(Message):
     pid: Count
     host: Annotated[str, Field(max_length=255)] = ""
     address: Address | None = None
-    """Where a hub of the sender can be reached (learners)."""
+    """Where the sender can be reached: a hub of its own (learners), or what it serves (endpoints: a URL)."""
     policy: Name | None = None
     hub: Incarnation | None = None
     """The hub incarnation that the sender believes in; its sequence counts for that incarnation only."""
@@ -207,7 +207,7 @@ class Parameters(Message):
 
 
 class DirectoryEntry(Message):
-    """Where one hub is."""
+    """Where one hub, or one endpoint, is."""
 
     name: Name
     role: RoleKind
@@ -217,7 +217,7 @@ class DirectoryEntry(Message):
 
 
 class Directory(Message):
-    """Every hub of the run, published on each change and to each newcomer."""
+    """Every hub and endpoint of the run, published on each change and to each newcomer."""
 
     kind: Literal["directory"] = "directory"
     entries: Annotated[tuple[DirectoryEntry, ...], Field(max_length=4096)]
@@ -235,6 +235,10 @@ class LeasedTask(Message):
     """Of a task from the pool: the number of this draw, for its outcome to repeat."""
     generate: bool = False
     """Generation work: make tasks, answer with a `mint` or `generation_failed` fact that names `task`."""
+    version: Version | None = None
+    """The version of `policy` with which it was minted: nobody begins it with an older one."""
+    recorded: Annotated[str, Field(max_length=262_144)] | None = None
+    """The body of its `outcome` fact, where one with a `result` is in the ledger: it is delivered, not run again."""
 
 
 class Assignment(Message):

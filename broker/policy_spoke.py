@@ -63,8 +63,11 @@ class _Batch:
         return (self.payload[: len(self.items) * self.layout.size],)
 
 
-def _packed_size(note: dict[str, Any]) -> int:
-    """A note is packed on the reactor's thread, where an error would end the role: it is refused here instead."""
+def packed_size(note: dict[str, Any]) -> int:
+    """Bytes of a note as it travels. TypeError or ValueError for one that cannot.
+
+    It is packed on the reactor's thread, where an error would end the role: it is refused here instead.
+    """
     if not all(isinstance(key, str) for key in note):
         raise TypeError("the keys of a note are text")
     try:
@@ -134,7 +137,7 @@ class PolicySpoke(Spoke):
         if not self.open_for_more:
             self.dropped += 1
             return False
-        noted = 0 if note is None else _packed_size(note)
+        noted = 0 if note is None else packed_size(note)
         leaves: list[Leaf]
         if isinstance(arrays, Draft):
             layout, leaves = arrays.layout, [*arrays.arrays.values()]

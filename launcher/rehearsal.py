@@ -37,6 +37,7 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     from actors.curriculum.settings import DrawingSettings
     from actors.curriculum.sources import named
     from actors.role import networks_of, rollout_of
+    from actors.services import Services
     from broker import references
     from broker.station import Spec
     from learners.role import algorithm_of
@@ -52,7 +53,9 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     if run["actors"]["rollout"] == "environments":
         parts.append((f"policies.network {run['policies']['network']!r}", partial(networks_of, spec("actor", 0))))
     else:
-        parts.append((f"actors.rollout {run['actors']['rollout']!r}", partial(rollout_of, spec("actor", 0))))
+        parts.append(
+            (f"actors.rollout {run['actors']['rollout']!r}", partial(rollout_of, spec("actor", 0), Services()))
+        )
     if "curriculum" in run:
         own = named(DrawingSettings.read(run["curriculum"]))
         parts += [(f"{key} {name!r}", partial(references.load, name, key)) for key, name in own]

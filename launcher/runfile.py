@@ -82,6 +82,14 @@ class Policies(Section):
     """The policies of a run without an environment."""
 
 
+class Service(Section):
+    """A process of the user's own that serves something to rollouts; its role is `endpoint-NAME`."""
+
+    main: str
+    """`package.module:function`, called as `function(plain, ending)`."""
+    settings: Settings = {}
+
+
 class Learner(Section):
     """How each policy learns."""
 
@@ -129,6 +137,7 @@ class RunFile(Section):
     environment: Environment | None = None
     actors: Actors = Actors()
     policies: Policies = Policies()
+    services: dict[str, Service] = {}
     learner: Learner = Learner()
     tracker: Tracker = Tracker()
     supervision: Supervision = Supervision()

@@ -3,7 +3,7 @@
 A learner process owns one algorithm, made once as `Algorithm(context)`. It calls, from one thread, in this order:
 `restore` if there is a checkpoint; then again and again `accept` for each fragment that arrived, until it is `ready`
 for an `update`, and `mint` for tasks to lease while it is not. After each update it publishes `parameters()` as the
-next version.
+next version. An algorithm may also have facts of its own (`Telling`), and an end (`Finishing`).
 
 Invariant: an algorithm knows nothing of sockets, versions' numbers or disks. A fragment given to `accept` may hold
 read-only views of a receive buffer; the algorithm may keep it, but never writes into it.
@@ -103,8 +103,31 @@ class Algorithm(Protocol):
     def restore(self, tree: Tree) -> None:
         """Go on from a snapshot. Raises RunError for one of another network or algorithm.
 
-        What comes of tasks that were minted before is dropped from here on: mint again what is still wanted.
+        What comes of tasks that were minted before is dropped from here on: mint again what is still wanted. What
+        has a recorded result comes from the ledger, if it is minted under the same name.
         """
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An algorithm that says facts of its own."""
+
+    def facts(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """(kind, body) of facts to record now, each given once. Polled before `mint`, and before every checkpoint.
+
+        What is said here is in the ledger before anything that is minted afterwards. A learner that falls may have
+        lost what it said last: after `restore` say it again, and let whoever reads it pass over what is there already.
+        """
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """An algorithm that comes to an end. When all policies of a run have, the run ends."""
+
+    def finished(self) -> str | None:
+        """Why there is nothing left to do, or None. Polled after `facts` and `mint`."""
         ...
 
 

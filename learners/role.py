@@ -76,6 +76,7 @@ async def learn(spec: Spec, ending: threading.Event) -> None:
         await learner.run(arrived)
         hub.set_phase("stopping", station.tracker.reason)
         learner.tell_counts()
+        learner.tell_facts()
         if learner.updates:
             station.doing = "the last checkpoint"
             checkpoints.offer()

@@ -33,7 +33,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[tuple[str, FieldInfo]
     for name, field in model.model_fields.items():
         path = prefix + (field.alias or name)
         section = next((t for t in (field.annotation, *_parts(field.annotation)) if _is_model(t)), None)
-        found += keys(section, f"{path}.") if section is not None else [(path, field)]
+        named = ".NAME" if getattr(field.annotation, "__origin__", None) is dict else ""
+        found += keys(section, f"{path}{named}.") if section is not None else [(path, field)]
     return found
 
 

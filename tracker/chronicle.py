@@ -103,6 +103,7 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "environment_error": lambda body: f"an environment raised {last_line(body['traceback'])}",
     "rollout_error": lambda body: f"rollout of {body['task']} raised {last_line(body['traceback'])}",
     "resumed": _resumed,
+    "finished": lambda body: f"{body['policy']} has finished: {body['reason']}",
     "phase": _phase,
     "checkpoint": _checkpoint,
     "checkpoint_skipped": lambda body: f"checkpoint {body['file']} was skipped: {body['reason']}",

@@ -320,7 +320,7 @@ class Core:
         elif standings.phase == "starting" and self._assembled():
             to = ("running", "", False)
         elif standings.phase == "running":
-            reason, dry = self._reached(seconds), decisions.dry(self.pool)
+            reason, dry = self._reached(seconds) or self._finished(), decisions.dry(self.pool)
             to = ("stopping", reason or dry, not reason) if reason or dry else None
         elif standings.phase == "stopping":
             if self._stopping_at is None:
@@ -364,6 +364,14 @@ class Core:
         if settings.stop_return is not None and standings.returns.reaches(settings.stop_return):
             return f"a mean return of {settings.stop_return:g} over 100 episodes was reached"
         return ""
+
+    def _finished(self) -> str:
+        """Why the run is done: every policy says that it has nothing left to do."""
+        finished, learners = self.standings.finished, self.settings.learners
+        if not learners or not learners <= {f"learner-{policy}" for policy in finished}:
+            return ""
+        told = [reason if len(finished) == 1 else f"{policy}: {reason}" for policy, reason in sorted(finished.items())]
+        return "; ".join(told) or "finished"
 
 
 def standard_folds() -> Folds:

@@ -110,6 +110,12 @@ class Outcome(TypedDict):  # noqa: D101
     score: Number
     policy: NotRequired[str | None]
     draw: NotRequired[Count | None]
+    result: NotRequired[dict[str, Any] | None]
+
+
+@with_config(_config)
+class Delivered(TypedDict):  # noqa: D101
+    task: str
 
 
 @with_config(_config)
@@ -132,6 +138,12 @@ class Update(TypedDict):  # noqa: D101
     refused: Count
     lost: Count
     seconds: NotRequired[Number]
+
+
+@with_config(_config)
+class Finished(TypedDict):  # noqa: D101
+    policy: str
+    reason: str
 
 
 @with_config(_config)
@@ -164,6 +176,7 @@ class MintedTask(TypedDict):  # noqa: D101
 class Mint(TypedDict):  # noqa: D101
     policy: NotRequired[Name | None]
     tasks: list[MintedTask]
+    version: NotRequired[Version | None]
     generation: NotRequired[str | None]
     last: NotRequired[bool]
 
@@ -194,8 +207,10 @@ _of_sources: dict[str, Any] = {
     "progress": Progress,
     "environment_error": EnvironmentRaised,
     "outcome": Outcome,
+    "delivered": Delivered,
     "rollout_error": RolloutError,
     "update": Update,
+    "finished": Finished,
     "fragments": Fragments,
     "refusal": Refusal,
     "quarantine": Quarantine,

@@ -25,7 +25,7 @@ MOST = 1e300
 class Standings:
     """The fold. Its attributes are what `tracker.live`, `tracker.core` and `tracker.summary` read."""
 
-    version = 1
+    version = 2
 
     def __init__(self) -> None:
         self.run = ""
@@ -42,6 +42,8 @@ class Standings:
         """[phase, seconds, reason] of the last 64 changes."""
         self.stop_requested: list[Any] | None = None
         """[reason, failed], of this launch."""
+        self.finished: dict[str, str] = {}
+        """By policy that has nothing left to do, of this launch and its learner's newest life, the reason."""
         self.seconds = 0.0
         self.clock_time = 0
         """The tracker's wall clock (ns) at the last `clock` fact, which said `seconds`."""
@@ -72,6 +74,7 @@ class Standings:
                 "episode",
                 "progress",
                 "update",
+                "finished",
                 "fragments",
                 "outcome",
                 "mint",
@@ -183,6 +186,9 @@ class Standings:
         tally.losses = body["losses"]
         self._use(tally, body)
 
+    def _finished(self, fact: Fact) -> None:
+        self.finished[fact.body["policy"]] = fact.body["reason"]
+
     def _fragments(self, fact: Fact) -> None:
         self._use(self.policy(fact.body["policy"]), fact.body)
 
@@ -217,6 +223,7 @@ class Standings:
             self.solved_at = None
         self.stop = new
         self.stop_requested = None
+        self.finished = {}
         for role in self.roles.values():
             role.spawns, role.running = 0, False
 
@@ -265,6 +272,7 @@ class Standings:
     def _life(self, fact: Fact) -> None:
         tally = self.policy(fact.body["policy"])
         tally.life, tally.incarnation = fact.body["life"], fact.body["incarnation"]
+        self.finished.pop(fact.body["policy"], None)
 
     def _checkpoint(self, fact: Fact) -> None:
         body = fact.body
@@ -309,6 +317,7 @@ class Standings:
         "failed",
         "phases",
         "stop_requested",
+        "finished",
         "seconds",
         "clock_time",
         "solved_at",
@@ -328,7 +337,7 @@ class Standings:
     def snapshot(self) -> dict[str, Any]:
         """As plain JSON values."""
         plain = {name: getattr(self, name) for name in self._plainly}
-        plain["stop"], plain["moves"] = dict(self.stop), dict(self.moves)
+        plain["stop"], plain["moves"], plain["finished"] = dict(self.stop), dict(self.moves), dict(self.finished)
         plain["returns"] = self.returns.plain()
         plain["policies"] = {name: tally.plain() for name, tally in self.policies.items()}
         plain["roles"] = {name: tally.plain() for name, tally in self.roles.items()}
@@ -339,7 +348,7 @@ class Standings:
         """Become what `snapshot` described."""
         for name in self._plainly:
             setattr(self, name, plain[name])
-        self.stop, self.moves = dict(plain["stop"]), dict(plain["moves"])
+        self.stop, self.moves, self.finished = dict(plain["stop"]), dict(plain["moves"]), dict(plain["finished"])
         self.returns = Returns.of(plain["returns"])
         self.policies = {name: PolicyTally.of(tally) for name, tally in plain["policies"].items()}
         self.roles = {name: RoleTally.of(tally) for name, tally in plain["roles"].items()}

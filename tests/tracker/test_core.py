@@ -300,5 +300,5 @@ def test_snapshots_are_due_at_the_end(tmp_path: Path) -> None:
     shell.start()
     assert shell.core.snapshots_due(shell.now) is None
     shell.tick(61.0)
-    assert set(shell.core.snapshots_due(shell.now) or {}) == {"standings", "tasks", "epochs", "curriculum"}
+    assert set(shell.core.snapshots_due(shell.now) or {}) == {"standings", "tasks", "epochs", "curriculum", "templates"}
     assert shell.core.snapshots_due(shell.now) is None

@@ -113,6 +113,16 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
-    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], Services(station))
+    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], Services(station), spec.run)
     rollout = build_rollout(actors["rollout"], context)
-    asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())
+    concurrency = max(actors["concurrency"], getattr(rollout, "at_once", 1))
+    asyncio.run(_until_stopped(TaskLoop(station, rollout, spokes, concurrency)))
+
+
+async def _until_stopped(loop: TaskLoop) -> None:
+    try:
+        await loop.run()
+    finally:
+        close = getattr(loop.rollout, "close", None)
+        if close is not None:
+            await close()

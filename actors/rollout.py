@@ -29,6 +29,8 @@ class RolloutContext:
     """`actors.settings` of the run file."""
     services: Services = field(default_factory=Services)
     """Where the run's endpoints are just now."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved run file."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,21 @@ class Rollout(Protocol):
     """Turns a task and parameters into experience."""
 
     def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome | Awaitable[Outcome]:
-        """One task. An exception is recorded with its traceback, and the task is given to somebody again."""
+        """One task. An exception is recorded with its traceback, and the task is given to somebody again.
+
+        A RequestError (a wrong key: no rollout can succeed) ends the run with its text.
+        """
         ...
 
 
+SHIPPED = {"answers": "actors.prompts.rollout:Answers"}
+
+
 def build_rollout(name: str, context: RolloutContext) -> Rollout:
-    """The rollout named "package.module:Name". RequestError if it cannot be imported or lacks `run`."""
-    path, colon, attribute = name.partition(":")
+    """A shipped rollout, or the user's "package.module:Name". RequestError if it cannot be imported or lacks `run`."""
+    path, colon, attribute = SHIPPED.get(name, name).partition(":")
     if not colon:
-        raise RequestError(f'actors.rollout {name!r}: write "environments" or "package.module:Name"')
+        raise RequestError(f'actors.rollout {name!r}: write "environments", "answers" or "package.module:Name"')
     try:
         built = getattr(importlib.import_module(path), attribute)(context)
     except ImportError as error:

@@ -3,8 +3,9 @@
 Invariants: a task is asked for only when there is room to begin it; a request that is not answered is repeated with its
 own number, so that an answer lost on the way leases nothing twice; a rollout begins with parameters at least as new as
 those with which its task was minted; the outcome that closes a task is said only after its fragments left the learner's
-queue (so a fragment may come twice), and an exception is a fact. An outcome with a result is on disk before the result
-is delivered, and what is recorded already is delivered without a rollout.
+queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An
+outcome with a result is on disk before the result is delivered, and what is recorded already is delivered without a
+rollout.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from actors.rollout import LeasedTask, Outcome, Parameters, Rollout
 from broker import messages as m
 from broker.delivery import fact_of
+from broker.errors import RequestError
 from broker.policy_spoke import PolicySpoke, Versioned, packed_size
 from broker.station import Station
 
@@ -46,6 +48,8 @@ class TaskLoop:
     _idle_until: float = 0.0
     _waiting_since: float = 0.0
     done: int = 0
+    _wrong: RequestError | None = None
+    """What makes every further rollout senseless: it ends this role."""
 
     async def run(self) -> None:
         """Work until the station says stop."""
@@ -75,6 +79,8 @@ class TaskLoop:
             if not station.wait_for(spoke.hub_name, "its first version", partial(spoke.wait_for_version, 0.05)):
                 return
         while not station.stopping:
+            if self._wrong is not None:
+                raise self._wrong
             self._ask()
             for assignment in station.tracker.take_assignments():
                 self._begin(assignment)
@@ -230,6 +236,9 @@ class TaskLoop:
                 return
         except asyncio.CancelledError:
             raise
+        except RequestError as error:
+            self._wrong = error
+            return
         except Exception:
             self._give_back(task, traceback.format_exc()[-20_000:])
             return

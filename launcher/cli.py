@@ -85,9 +85,11 @@ def check(
     """Show the resolved run and who would be placed where; start nothing."""
     from launcher.plan import check_text, make_plan
     from launcher.probing import Probe
+    from launcher.prompting import check_files
     from launcher.runfile import load
 
     resolved = load(run, list(overrides or ()))
+    check_files(resolved)
     probe = Probe(resolved)
     try:
         plan = make_plan(resolved, probe.answer())

@@ -157,7 +157,9 @@ class LearnerLoop:
         try:
             self._check_crc(fragment)
             self.algorithm.accept(
-                Fragment(fragment.arrays, fragment.version, fragment.steps, fragment.source, task, fragment.note)
+                Fragment(
+                    fragment.arrays, fragment.version, fragment.steps, fragment.source, task, _lists(fragment.note)
+                )
             )
         except (ValueError, TypeError, KeyError) as error:
             self.counts.refused += 1
@@ -270,6 +272,15 @@ def _parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         size += length
     if part:
         yield part
+
+
+def _lists(note: Any) -> Any:
+    """A note as it was sent: the wire gives tuples for lists, which could not stand in a snapshot."""
+    if isinstance(note, dict):
+        return {key: _lists(value) for key, value in note.items()}
+    if isinstance(note, list | tuple):
+        return [_lists(value) for value in note]
+    return note
 
 
 async def _until_set(event: asyncio.Event, timeout: float) -> None:

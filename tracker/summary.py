@@ -59,6 +59,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
             "reason": standings.reason,
             "failed": standings.failed,
             "seed": standings.seed,
+            "simulation": bool(standings.config.get("simulation", False)),
             "launches": standings.launch,
             "seconds": standings.seconds,
             "stop": standings.stop,

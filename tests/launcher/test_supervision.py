@@ -110,6 +110,33 @@ def test_the_end_in_good_order() -> None:
     assert supervisor.handle(Interrupt(), 102.0) == []
 
 
+def test_endpoints_are_there_until_nobody_needs_them() -> None:
+    roles: dict[str, Kind] = {
+        "actor-0": "actor",
+        "endpoint-x": "endpoint",
+        "learner-a": "learner",
+        "tracker": "tracker",
+    }
+    supervisor = Supervisor(roles)
+    for action in supervisor.handle(Begin(), 0.0):
+        assert isinstance(action, Spawn)
+        supervisor.handle(RoleStarted(action.role, action.attempt, 100), 0.0)
+    assert list(supervisor.roles)[:2] == ["tracker", "endpoint-x"]
+    assert supervisor.handle(RoleExited("endpoint-x", 1, -9), 1.0)[0] == Report(
+        "endpoint-x", 1, -9, "SIGKILL", False, "", 0.5
+    )
+    assert supervisor.handle(Tick(), 1.5) == [Spawn("endpoint-x", 2)]
+    supervisor.handle(RoleStarted("endpoint-x", 2, 101), 1.5)
+    supervisor.handle(Stopping("enough"), 2.0)
+    assert of(Terminate, supervisor.handle(RoleExited("actor-0", 1, 0), 3.0)) == []
+    (ended,) = of(Terminate, supervisor.handle(RoleExited("learner-a", 1, 0), 4.0))
+    assert ended == Terminate("endpoint-x", "nobody is left who needs it")
+    (report,) = of(Report, supervisor.handle(RoleExited("endpoint-x", 2, 0), 4.1))
+    assert isinstance(report, Report)
+    assert report.expected
+    assert of(EndRun, supervisor.handle(RoleExited("tracker", 1, 0), 4.2)) == [EndRun("enough", False, 0)]
+
+
 def test_who_is_late_is_terminated_then_killed_and_the_next_step_has_its_own_time() -> None:
     supervisor = running()
     supervisor.handle(Stopping("enough"), 100.0)

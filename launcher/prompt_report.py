@@ -9,11 +9,24 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from launcher import words
+from launcher.drawing import LABEL, Column, Span, cells
 
+LONGEST = 200
+"""Cells of a template's text in its line."""
+COLUMNS = (
+    Column("", 1),
+    Column("template", 8),
+    Column("mean", 5, True),
+    Column("interval", 9, True),
+    Column("best", 5, True),
+    Column("trials", 6, True),
+    Column("val.", 5, True),
+    Column("lineage", 14),
+    Column("text", LONGEST),
+)
 TOLD = 10
 """Refused candidates whose reasons are told; `summary --json` has them."""
 
@@ -28,37 +41,44 @@ def render_search(summary: dict[str, Any]) -> list[RenderableType]:
     for policy, value in searches.items():
         search = words.mapping(value)
         own = [row for row in rows if row.get("policy") == policy]
-        parts += [Text(f"{len(own)} templates of {policy} were tested, first seen first:", style="bold"), _table(own)]
-        note = "mean of all trials, best single reward, 95% interval of Wilson; val.: mean on validation tasks"
+        parts += [Text(f"{len(own)} templates of {policy} were tested, first seen first:", style="bold"), *_table(own)]
+        note = "mean, interval (95%, Wilson) and best of all trials; val.: mean on validation tasks"
         parts += [Text(note, style="grey58"), *_best(search), *_usage(search), *_refused(search), ""]
     return [Group(*parts)]
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, header_style="grey58", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    table.add_column("template", no_wrap=True)
-    for title in ("mean", "interval", "best", "trials", "val."):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("lineage", no_wrap=True, style="grey58")
-    table.add_column("text", ratio=1, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        low, high = [*words.listing(row.get("interval")), None, None][:2]
-        parent = words.text(row.get("parent"))
-        place = f"{words.text(row.get('round'))}.{words.text(row.get('candidate'))}"
-        best = bool(row.get("is_best"))
-        table.add_row(
-            "★" if best else "",
-            Text(words.text(row.get("template")), style="bold green" if best else "cyan"),
-            Text(words.decimal(row.get("mean"), 3), style="bold"),
-            Text(words.DASH if low is None else f"{words.decimal(low, 2)}…{words.decimal(high, 2)}"),
-            Text(words.decimal(row.get("best"), 3)),
-            Text(words.count(row.get("trials"))),
-            Text(words.decimal(words.mapping(row.get("validation")).get("mean"), 3)),
-            Text(f"{place} of {parent[:6]}" if parent else "the first"),
-            Text(words.text(" ".join(words.text(row.get("text")).split()))),
-        )
-    return table
+def _table(rows: list[dict[str, Any]]) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    heads: list[Span] = [(column.title, LABEL) for column in COLUMNS]
+    for spans in [heads, *(_row(row) for row in rows)]:
+        line = cells(COLUMNS, range(len(COLUMNS)), spans, 1)
+        # Cut at the terminal's edge: the text gives way, and never a number.
+        lines.append(Text.assemble(*line, no_wrap=True, overflow="ellipsis"))
+    return lines
+
+
+def _row(row: dict[str, Any]) -> list[Span]:
+    low, high = [*words.listing(row.get("interval")), None, None][:2]
+    parent, best = words.text(row.get("parent")), bool(row.get("is_best"))
+    place = f"{words.text(row.get('round'))}.{words.text(row.get('candidate'))}"
+    text = " ".join(words.text(row.get("text")).split())
+    return [
+        ("★" if best else "", "bold green"),
+        (words.text(row.get("template"))[:8], "bold green" if best else "cyan"),
+        (_share(row.get("mean"), 3), "bold"),
+        (words.DASH if low is None else f"{_share(low)}…{_share(high)}", ""),
+        (_share(row.get("best"), 3), ""),
+        (words.count(row.get("trials")), ""),
+        (_share(words.mapping(row.get("validation")).get("mean"), 3), ""),
+        (f"{place} of {parent[:6]}" if parent else "the first", LABEL),
+        (text, ""),
+    ]
+
+
+def _share(value: Any, places: int = 2) -> str:
+    """A reward: as many places for each, so that they stand below one another."""
+    found = words.number(value)
+    return words.DASH if found is None else f"{found:.{places}f}"
 
 
 def _best(search: dict[str, Any]) -> list[RenderableType]:

@@ -30,11 +30,18 @@ def test_the_summary_lists_every_template_first_seen_first(tmp_path: Path) -> No
     places = [text.index(line) for line in ("a: {question}", "b: {question}", "c: {question}")]
     assert places == sorted(places)
     for wanted in (
-        "★ aaaaaaaaaaaaaaaa", "0.375", "1.0 of aaaaaa", "the first", "mean 0.375 of 2 trials", "it lost {question}",
+        "★ aaaaaaaa", "0.375", "1.0 of aaaaaa", "the first", "mean 0.375 of 2 trials", "it lost {question}",
         "critic  3 calls · 2 failed · 2 throttled (429) · 2 retries · 30 tokens in, 2 out · money 0.750",
     ):  # fmt: skip
         assert wanted in text, wanted
     assert "--best" in text
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_number_gives_way_to_a_text(tmp_path: Path, width: int) -> None:
+    write(tmp_path, [("launcher", "run", b.run()), *STORY])
+    (line,) = [line for line in printed(summarise(tmp_path), width).splitlines() if line.startswith("★")]
+    assert line.split()[:8] == ["★", "aaaaaaaa", "0.375", "0.06…0.86", "0.500", "2", "0.375", "the"]
 
 
 @pytest.mark.parametrize(

@@ -136,10 +136,8 @@ def main(*, sizes: list[int], rounds: int, outcomes: int, scorer: str) -> dict[s
             before = least.get(size, (drawing, folding))
             least[size] = min(before[0], drawing), min(before[1], folding)
     print(f"{scorer}; per outcome in µs, the least of {rounds} rounds")
-    print(
-        f"{'pool':>9} {'decode+fold':>12} {'outcomes/s':>11} {'draw':>7} "
-        f"{'section ms':>11} {'snapshot ms':>12} {'held ms':>8}"
-    )
+    columns = f"{'section ms':>11} {'snapshot ms':>12} {'held ms':>8}"
+    print(f"{'pool':>9} {'decode+fold':>12} {'outcomes/s':>11} {'draw':>7} {columns}")
     found: dict[str, Any] = {}
     for size, (drawing, folding) in least.items():
         fold = feeds[size].fold

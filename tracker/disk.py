@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from broker.errors import RunError
@@ -53,7 +54,8 @@ def no_room(path: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink()
     try:  # there is room for these, and was none for what was to be written: a file size limit
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         sizes = [own.stat().st_size for own in path.parent.glob(f"{path.name}*")]

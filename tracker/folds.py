@@ -113,8 +113,8 @@ class Folds:
         self._settle = settle
         for name, ended in self.ended.items():
             ended.find = partial(ledger.ended_at, name)
-        through = ledger.last_position
         kept = ledger.snapshots()
+        through = ledger.last_position  # read after them: what a tracker adds meanwhile is behind every snapshot
         self.flaws += ledger.damaged.values()
         starts = {name: self._start(name, through, *kept.get(name, (0, None))) for name in self.folds}
         self.restored = min(starts.values(), default=0)
@@ -133,6 +133,8 @@ class Folds:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             self.flaws.append(f"the snapshot of {name} at position {position} does not fit ({error!r:.200})")
             fold.__init__()  # type: ignore[misc]  # in its place: others hold it
+            if isinstance(fold, Remembering):
+                fold.ended = self.ended[name]
             return 0
         return position
 

@@ -107,22 +107,33 @@ class LedgerReader:
 
         One that cannot be read is left out, and named in `damaged`.
         """
-        with self._mapped():
-            rows = self._connection.execute("SELECT name, position, state FROM snapshots").fetchall()
         found: dict[str, tuple[int, Any]] = {}
-        for name, position, text in rows:
-            try:
-                found[name] = (position, self._whole(name, position, json.loads(text)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self.damaged[name] = f"the snapshot of {name} at position {position} cannot be read ({error!r:.200})"
+        with self._mapped(), self._at_one_moment():
+            for name, position, text in self._connection.execute(
+                "SELECT name, position, state FROM snapshots"
+            ).fetchall():
+                try:
+                    found[name] = (position, self._whole(name, position, json.loads(text)))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    self.damaged[name] = (
+                        f"the snapshot of {name} at position {position} cannot be read ({error!r:.200})"
+                    )
         return found
+
+    @contextmanager
+    def _at_one_moment(self) -> Iterator[None]:
+        """Reading several rows as of one commit: a tracker may replace them meanwhile."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
 
     def _whole(self, name: str, position: int, snapshot: dict[str, Any]) -> dict[str, Any]:
         parts = snapshot.pop("parts", 0)
         if parts:
             query = "SELECT state FROM snapshot_parts WHERE name = ? AND position = ? ORDER BY part"
-            with self._mapped():
-                texts = self._connection.execute(query, (name, position)).fetchall()
+            texts = self._connection.execute(query, (name, position)).fetchall()
             if len(texts) != parts:
                 raise ValueError(f"{len(texts)} of {parts} parts are there")
             for (text,) in texts:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from tracker.core import standard_folds
 from tracker.curriculum import cut
 from tracker.facts import decode
 from tracker.folds import Folds
-from tracker.ledger import Ledger
+from tracker.ledger import Ledger, LedgerReader
 from tracker.parts import whole
 from tracker.snapshots import Snapshots
+from tracker.tasks import Tasks
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +149,37 @@ def test_a_damaged_snapshot_is_said_and_made_anew(tmp_path: Path, harm: str, wor
     again = Kept(path)
     assert any(words in flaw and "tasks at position 1" in flaw for flaw in again.folds.flaws), again.folds.flaws
     assert json.dumps(again.folds.snapshots()) == truth
+    again.mint("a1")  # what the fold knows of ended tasks is whole, too
+    tasks = again.folds.folds["tasks"]
+    assert isinstance(tasks, Tasks)
+    assert (tasks.duplicates, tasks.knows("a1"), tasks.ended is again.folds.ended["tasks"]) == (1, True, True)
     again.ledger.close()
+
+
+def test_a_reader_finds_whole_snapshots_while_they_are_replaced(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "ledger.sqlite")
+    kept.mint(*[f"a{n}" for n in range(40)])
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            kept.snapshots.go_on(due=True, at_once=True)
+            kept.facts(("outcome", {"task": "a1", "score": 1.0}))
+            kept.facts()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(150):
+            with LedgerReader(tmp_path / "ledger.sqlite") as reader:
+                folds = standard_folds()
+                folds.restore(reader)
+                assert folds.flaws == []
+                assert folds.restored > 0 or folds.position == 1
+    finally:
+        over.set()
+        writer.join(30)
+    kept.ledger.close()
 
 
 def test_numbers_are_kept_bit_for_bit() -> None:

@@ -13,10 +13,8 @@ from collections.abc import Callable
 
 from broker.delivery import body_text
 from tracker.curriculum.counters import LabelTally
-from tracker.curriculum.drawing import Urn
 from tracker.curriculum.entry import Entry
 from tracker.curriculum.presentations import Generating
-from tracker.curriculum.scorers import forget, make_scorer
 from tracker.curriculum.settings import CurriculumSettings
 from tracker.curriculum.state import Candidate, PoolState
 from tracker.facts import Fact
@@ -69,26 +67,7 @@ class Curriculum(PoolState):
             self.random = body["random"]
         if before == settings:
             return
-        ways = body.get("migrated", {})
-        self.settings, self.scorer = settings, make_scorer(settings)
-        self.urn = Urn(settings)
-        for entry in self.entries.values():
-            if self.cut is not None:
-                self.cut.keep(entry)
-            if "scorer" in ways:
-                forget(entry)
-            self._scored(entry, self.scorer.value(entry))
-        if ways.get("schema") == "evict":
-            self.doomed = dict.fromkeys((entry.name for entry in self.entries.values()), "schema")
-        excess = len(self.entries) - len(self.doomed) - settings.capacity
-        if excess > 0:
-            staying = [entry for entry in self.entries.values() if entry.name not in self.doomed]
-            for entry in heapq.nsmallest(excess, staying, key=lambda entry: (entry.raw, -entry.count, entry.order)):
-                self.doomed[entry.name] = "capacity"
-        for entry in self.entries.values():
-            entry.resting |= entry.name in self.doomed
-            if not entry.resting:
-                self.urn.put(entry)
+        self.settle(settings, body.get("migrated", {}))
 
     # --- tasks come
 
@@ -180,7 +159,7 @@ class Curriculum(PoolState):
         entry.strikes = 0
         assert self.scorer is not None
         assert self.urn is not None
-        self._scored(entry, self.scorer.observe(entry, score))
+        self.score(entry, self.scorer.observe(entry, score))
         if not entry.resting:
             self.urn.put(entry)
 
@@ -213,11 +192,6 @@ class Curriculum(PoolState):
         self.counts.refused += 1
         body = {"task": fact.body["task"], "from": fact.source, "of": fact.position, "reason": reason}
         self.owed[f"outcome_refused:{fact.position}"] = ("outcome_refused", body)
-
-    def _scored(self, entry: Entry, raw: float) -> None:
-        before = entry.level
-        entry.raw = raw
-        self.labels[entry.label].levels += entry.level - before
 
     def _failed(self, entry: Entry, *, permanent: bool) -> None:
         tally = self.labels[entry.label]

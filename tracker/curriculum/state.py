@@ -17,7 +17,7 @@ from tracker.curriculum.drawing import Urn
 from tracker.curriculum.entry import Entry
 from tracker.curriculum.gini import Histogram
 from tracker.curriculum.presentations import Presentations
-from tracker.curriculum.scorers import Scorer, make_scorer
+from tracker.curriculum.scorers import Scorer, forget, make_scorer
 from tracker.curriculum.settings import CurriculumSettings
 from tracker.ended import Ended
 from tracker.parts import PIECE, pieces, whole
@@ -77,6 +77,34 @@ class PoolState:
         self.slots = 0
         self.cut: Cut | None = None
         """The entries of a snapshot that is being written down."""
+
+    def score(self, entry: Entry, raw: float) -> None:
+        """An entry's raw score is another one now."""
+        before = entry.level
+        entry.raw = raw
+        self.labels[entry.label].levels += entry.level - before
+
+    def settle(self, settings: CurriculumSettings, ways: dict[str, str]) -> None:
+        """Other settings hold; `ways` says how what does not fit them is migrated."""
+        self.settings, self.scorer = settings, make_scorer(settings)
+        self.urn = Urn(settings)
+        for entry in self.entries.values():
+            if self.cut is not None:
+                self.cut.keep(entry)
+            if "scorer" in ways:
+                forget(entry)
+            self.score(entry, self.scorer.value(entry))
+        if ways.get("schema") == "evict":
+            self.doomed = dict.fromkeys((entry.name for entry in self.entries.values()), "schema")
+        excess = len(self.entries) - len(self.doomed) - settings.capacity
+        if excess > 0:
+            staying = [entry for entry in self.entries.values() if entry.name not in self.doomed]
+            for entry in heapq.nsmallest(excess, staying, key=lambda entry: (entry.raw, -entry.count, entry.order)):
+                self.doomed[entry.name] = "capacity"
+        for entry in self.entries.values():
+            entry.resting |= entry.name in self.doomed
+            if not entry.resting:
+                self.urn.put(entry)
 
     # --- snapshots
 

@@ -1,6 +1,7 @@
 """The loop of an actor that rolls out leased tasks, many at once where the rollout is a coroutine.
 
-Invariants: a task is asked for only when there is room to begin it; a request that is not answered is repeated with its
+Invariants: a task is asked for only when there is room to begin it (what is being recorded or delivered takes no room,
+up to a limit: the next call need not wait for a disk); a request that is not answered is repeated with its
 own number, so that an answer lost on the way leases nothing twice; a rollout begins with parameters at least as new as
 those with which its task was minted; the outcome that closes a task is said only after its fragments left the learner's
 queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An
@@ -15,7 +16,8 @@ import inspect
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -32,6 +34,8 @@ from broker.station import Station
 REPEAT_AFTER = 1.0
 MAX_ASKED = 1024
 """Most tasks of one request."""
+MORE_DELIVERED = 64
+"""So many more than `concurrency` may be on the way to the ledger or the learner without taking room."""
 IDLE = 0.1
 LOST = "its fragment was under way to a learner that is gone"
 
@@ -47,6 +51,10 @@ class TaskLoop:
     workshop: Workshop | None = None
     """Makes new tasks, in a run with a pool."""
     _running: set[asyncio.Task[None]] = field(default_factory=set)
+    _delivering: int = 0
+    """Of these, how many have rolled out and are on the way to the ledger or the learner."""
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Something came from the tracker, or there is room."""
     _request: tuple[int, int, bool, float] | None = None
     """The open request: number, count, whether it offers generation, when it was last said."""
     _idle_until: float = 0.0
@@ -58,7 +66,7 @@ class TaskLoop:
     async def run(self) -> None:
         """Work until the station says stop."""
         station = self.station
-        news = asyncio.Event()
+        news = self._news
         loop = asyncio.get_running_loop()
         previous = station.tracker.on_news
 
@@ -96,14 +104,12 @@ class TaskLoop:
             station.doing = f"{len(self._running)} rollouts" if self._running else "waiting for tasks"
             station.rates.update({"rollouts": len(self._running), "done": self.done})
             station.report()
-            waiting = {asyncio.ensure_future(news.wait()), *self._running}
-            _, pending = await asyncio.wait(waiting, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
-            for left in pending - self._running:
-                left.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), 0.05)
             news.clear()
 
     def _ask(self) -> None:
-        room = self.concurrency - len(self._running)
+        room = self.concurrency - len(self._running) + min(self._delivering, self.concurrency + MORE_DELIVERED)
         now = time.monotonic()
         if self._request is not None:
             number, count, offers, said = self._request
@@ -135,9 +141,13 @@ class TaskLoop:
             if leased.recorded is None:
                 running = asyncio.ensure_future(self._roll_out(task, leased.version))
             else:
-                running = asyncio.ensure_future(self._deliver(task, json.loads(leased.recorded)["result"]))
+                running = asyncio.ensure_future(self._deliver_again(task, json.loads(leased.recorded)["result"]))
             self._running.add(running)
-            running.add_done_callback(self._running.discard)
+            running.add_done_callback(self._ended)
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        self._running.discard(running)
+        self._news.set()
 
     async def _taken(self, sendings: list[tuple[PolicySpoke, int]]) -> bool:
         """Wait until the learners have taken these fragments; False if one was lost, or the run is ending."""
@@ -174,6 +184,20 @@ class TaskLoop:
 
     async def _record(self, task: LeasedTask, outcome: Outcome) -> None:
         """Say the outcome at once, and deliver its result as soon as it is on disk."""
+        with self._making_room():
+            await self._recorded(task, outcome)
+
+    @contextmanager
+    def _making_room(self) -> Iterator[None]:
+        """What is done meanwhile takes no room."""
+        self._delivering += 1
+        self._news.set()
+        try:
+            yield
+        finally:
+            self._delivering -= 1
+
+    async def _recorded(self, task: LeasedTask, outcome: Outcome) -> None:
         station = self.station
         if station.ending.is_set():
             return  # what it was to be made with may have ended before us: such a result is none
@@ -195,6 +219,10 @@ class TaskLoop:
                 return
             await asyncio.sleep(0.005)
         await self._deliver(task, result)
+
+    async def _deliver_again(self, task: LeasedTask, result: dict[str, Any]) -> None:
+        with self._making_room():
+            await self._deliver(task, result)
 
     async def _deliver(self, task: LeasedTask, result: dict[str, Any]) -> None:
         """Bring a recorded result to the policy that minted its task."""

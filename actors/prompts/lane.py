@@ -1,6 +1,7 @@
 """A lane: the calls of one runner to one endpoint, so many at once, tried again where it makes sense.
 
     Passing    may be over the next time: 429, 5xx, a timeout, a lost connection, half a response: tried again
+      Gone     nobody listens: an endpoint that the run itself has is waited for
     Lasting    this request will never be answered: what failed is the rollout
     RequestError   nobody's will (a wrong key, an unknown model): the run file is to be mended
 
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -45,8 +46,25 @@ class Passing(CallFailed):
         self.after = after
 
 
+class Gone(Passing):
+    """Nobody listens there: nothing was sent."""
+
+
+class Place(Protocol):
+    """Where an endpoint is."""
+
+    async def url(self) -> str:
+        """Its base URL now. Unreachable if it has none."""
+
+    async def returned(self, url: str) -> bool:
+        """Nobody listens at `url`: wait until it is elsewhere. False, at once, if it is a place that never moves.
+
+        Unreachable if it did not come back in time.
+        """
+
+
 class Lane:
-    """The way to one endpoint. `base` gives its URL whenever it is needed; `slots` is shared by equal URL and key."""
+    """The way to one endpoint. `place` is asked whenever a call is made; `slots` is shared by equal URL and key."""
 
     def __init__(
         self,
@@ -54,10 +72,10 @@ class Lane:
         settings: Mapping[str, Any],
         key: str,
         slots: asyncio.Semaphore,
-        base: Callable[[], Awaitable[str]],
+        place: Place,
     ) -> None:
         self.name, self.settings = name, settings
-        self._key, self._slots, self._base = key, slots, base
+        self._key, self._slots, self._place = key, slots, place
         self._client: openai.AsyncOpenAI | None = None
         self._served = False
 
@@ -73,7 +91,7 @@ class Lane:
             async for tried in retrying:
                 with tried:
                     again = tried.retry_state.attempt_number - 1
-                    return await self._try(messages, f"{attempt}/{again}", again, usage, options)
+                    return await self._found(messages, (attempt, again), usage, options)
         except Passing as error:
             tries = 1 + int(self.settings["retries"])
             raise Lasting(f"{self.name}: {error} ({tries} tries)") from None
@@ -84,20 +102,37 @@ class Lane:
         if self._client is not None:
             await self._client.close()
 
-    async def _try(
-        self, messages: Messages, attempt: str, again: int, usage: EndpointUsage, options: Mapping[str, Any]
+    async def _found(
+        self, messages: Messages, number: tuple[str, int], usage: EndpointUsage, options: Mapping[str, Any]
     ) -> str:
-        client = await self._at(await self._address())
+        """One try. An endpoint of the run that fell is waited for: its fall is nobody's mistake, and costs no try."""
+        while True:
+            try:
+                url = await self._place.url()
+                return await self._try(url, messages, number, usage, options)
+            except Gone:
+                try:
+                    if not await self._place.returned(url):
+                        raise
+                except Unreachable as error:
+                    raise Passing(str(error)) from None
+            except Unreachable as error:
+                raise Passing(str(error)) from None
+
+    async def _try(
+        self, url: str, messages: Messages, number: tuple[str, int], usage: EndpointUsage, options: Mapping[str, Any]
+    ) -> str:
+        client = await self._at(url)
         limit = float(self.settings["timeout_seconds"])
         async with self._slots:
-            usage.sent(again)
+            usage.sent(number[1])
             try:
                 async with asyncio.timeout(limit):
                     answered = await client.chat.completions.with_raw_response.create(
                         **{**self.settings["options"], **options},
                         model=self.settings["model"],
                         messages=list(messages),  # type: ignore[arg-type]
-                        extra_headers={ATTEMPT: attempt},
+                        extra_headers={ATTEMPT: f"{number[0]}/{number[1]}"},
                     )
             except asyncio.CancelledError:
                 usage.failed += 1
@@ -117,12 +152,6 @@ class Lane:
         self._served = True
         return text
 
-    async def _address(self) -> str:
-        try:
-            return await self._base()
-        except Unreachable as error:
-            raise Passing(str(error)) from None
-
     async def _at(self, base: str) -> openai.AsyncOpenAI:
         if self._client is None or str(self._client.base_url).rstrip("/") != base.rstrip("/"):
             previous = self._client
@@ -141,7 +170,7 @@ class Lane:
         cause = error.__cause__ or error
         told = keys.hidden(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__, self._key)
         if type(cause).__name__ == "ConnectError":
-            return Passing(f"cannot be reached ({told})")
+            return Gone(f"cannot be reached ({told})")
         usage.guess(messages)
         return Passing(f"the connection was lost before the whole answer was there ({told})")
 

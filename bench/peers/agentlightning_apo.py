@@ -1,6 +1,6 @@
 """agent-lightning's APO at its default sizes, on the questions of the run file `qa`.
 
-Run by an interpreter that has agentlightning[apo]: `python agentlightning_apo.py --url URL --questions DIR --runners 8`.
+Run by an interpreter that has agentlightning[apo]: `python agentlightning_apo.py --url URL --questions DIR`.
 The endpoint measures the time. APO writes its critiques and edits in its own words, so that it makes other templates
 than Headrace, and its number of calls is its own.
 """

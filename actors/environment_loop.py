@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from actors.columns import Columns
+from actors.environments.tasked import TaskedEnvironments
 from actors.environments.vector import EnvironmentFailed, VectorEnvironment
 from actors.policies.policy import Policy
 from broker.policy_spoke import PolicySpoke
@@ -88,7 +89,10 @@ class EnvironmentLoop:
     def _play(self) -> None:
         station, environment = self.station, self.environment
         actions: dict[str, Any] = {}
+        tasked = environment if isinstance(environment, TaskedEnvironments) else None
         while True:
+            if tasked is not None and not tasked.tend() and not station.wait_for("tracker", "a task", tasked.fed):
+                return
             if self.acting[0].columns.t == 0 and not self._begin():
                 return
             for acting in self.acting:

@@ -11,12 +11,21 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from actors.columns import Columns
+from actors.curriculum.desk import Desk
+from actors.curriculum.scoring import scorer
+from actors.curriculum.settings import DrawingSettings
+from actors.curriculum.workshop import Workshop
 from actors.environment_loop import Acting, EnvironmentLoop
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
+from actors.environments.tasked import TaskedEnvironments
+from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
-from actors.rollout import RolloutContext, build_rollout
+from actors.rollout import Rollout, RolloutContext, build_rollout
+from actors.services import Services
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
 from broker.policy_spoke import PolicySpoke
@@ -81,37 +90,87 @@ def _listed(station: Station, hub: str) -> bool:
 def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, run = station.spec, station.spec.run
     seed = spec.seed * 1_000_003 + spec.index
-    settings = EnvironmentSettings(
-        id=run["environment"]["id"],
-        settings=run["environment"].get("settings", {}),
-        normalise=tuple(run["environment"].get("normalise", ())),
-        vector=run["actors"]["vector"],
-    )
+    settings = _settings(run)
     station.doing = f"making {settings.id}"
-    environment = make(settings, run["actors"]["environments"], seed)
-    acting = []
+    workshop = Workshop(station, settings.model_dump(mode="json"))
+    environment = _environment(station, settings, seed, workshop)
+    networks, acting = networks_of(spec), []
     for name, described in spec.plan["policies"].items():
         if name not in spokes:
             return
         observation = ObservationSpec.from_plain(described["observation"])
         action = ActionSpec.from_plain(described["action"])
-        network = build_network(
-            run["policies"]["network"], observation, action, run["policies"]["settings"], settings.normalise
-        )
         columns = Columns(
             tuple(described["agents"]), observation, action, environment.count, run["learner"]["fragment_steps"]
         )
-        policy = Policy(network, observation, action, seed=seed)
+        policy = Policy(networks[name], observation, action, seed=seed)
         acting.append(Acting(name, columns, policy, spokes[name]))
     loop = EnvironmentLoop(station, environment, acting, spec.plan["agents"])
     try:
         loop.run()
     finally:
+        workshop.close()
         environment.close()
+
+
+def _settings(run: dict[str, Any]) -> EnvironmentSettings:
+    return EnvironmentSettings(
+        id=run["environment"]["id"],
+        settings=run["environment"].get("settings", {}),
+        normalise=tuple(run["environment"].get("normalise", ())),
+        vector=run["actors"]["vector"],
+    )
+
+
+def _environment(station: Station, settings: EnvironmentSettings, seed: int, workshop: Workshop) -> VectorEnvironment:
+    run = station.spec.run
+    count: int = run["actors"]["environments"]
+    if "curriculum" not in run:
+        return make(settings, count, seed)
+    score = scorer(DrawingSettings.read(run["curriculum"]))
+    return TaskedEnvironments(settings, count, seed, Desk(station, workshop, count), score)
 
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
-    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"])
-    rollout = build_rollout(actors["rollout"], context)
-    asyncio.run(TaskLoop(station, rollout, spokes, actors["concurrency"]).run())
+    rollout = rollout_of(spec, Services(station))
+    plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
+    workshop = Workshop(station, plain) if "curriculum" in spec.run else None
+    concurrency = max(actors["concurrency"], getattr(rollout, "at_once", 1))
+    try:
+        asyncio.run(_until_stopped(TaskLoop(station, rollout, spokes, concurrency, workshop)))
+    finally:
+        if workshop is not None:
+            workshop.close()
+
+
+async def _until_stopped(loop: TaskLoop) -> None:
+    try:
+        await loop.run()
+    finally:
+        close = getattr(loop.rollout, "close", None)
+        if close is not None:
+            await close()
+
+
+def networks_of(spec: Spec) -> dict[str, nn.Module]:
+    """Policy -> its network. RequestError if there is none, or it does not take its settings."""
+    run, described = spec.run, spec.plan["policies"]
+    normalise = tuple(run["environment"].get("normalise", ()))
+    return {
+        name: build_network(
+            run["policies"]["network"],
+            ObservationSpec.from_plain(policy["observation"]),
+            ActionSpec.from_plain(policy["action"]),
+            run["policies"]["settings"],
+            normalise,
+        )
+        for name, policy in described.items()
+    }
+
+
+def rollout_of(spec: Spec, services: Services) -> Rollout:
+    """The rollout of this actor. RequestError if there is none, or it lacks `run`."""
+    actors = spec.run["actors"]
+    context = RolloutContext(spec.role, spec.index, spec.seed, actors["settings"], services, spec.run)
+    return build_rollout(actors["rollout"], context)

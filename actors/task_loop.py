@@ -1,8 +1,11 @@
 """The loop of an actor that rolls out leased tasks, many at once where the rollout is a coroutine.
 
 Invariants: a task is asked for only when there is room to begin it; a request that is not answered is repeated with its
-own number, so that an answer lost on the way leases nothing twice; the outcome that closes a task is said only after
-the its fragments left the learner's queue (so a fragment may come twice), and an exception is a fact.
+own number, so that an answer lost on the way leases nothing twice; a rollout begins with parameters at least as new as
+those with which its task was minted; the outcome that closes a task is said only after its fragments left the learner's
+queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An
+outcome with a result is on disk before the result is delivered, and what is recorded already is delivered without a
+rollout.
 """
 
 from __future__ import annotations
@@ -15,16 +18,22 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+from actors.curriculum.patience import Patience
+from actors.curriculum.workshop import Workshop
 from actors.rollout import LeasedTask, Outcome, Parameters, Rollout
 from broker import messages as m
-from broker.policy_spoke import PolicySpoke
+from broker.delivery import fact_of
+from broker.errors import RequestError
+from broker.policy_spoke import PolicySpoke, Versioned, packed_size
 from broker.station import Station
 
 REPEAT_AFTER = 1.0
 MAX_ASKED = 1024
 """Most tasks of one request."""
 IDLE = 0.1
+LOST = "its fragment was under way to a learner that is gone"
 
 
 @dataclass
@@ -35,12 +44,16 @@ class TaskLoop:
     rollout: Rollout
     spokes: Mapping[str, PolicySpoke]
     concurrency: int = 1
+    workshop: Workshop | None = None
+    """Makes new tasks, in a run with a pool."""
     _running: set[asyncio.Task[None]] = field(default_factory=set)
-    _request: tuple[int, int, float] | None = None
-    """The open request: number, count, when it was last said."""
+    _request: tuple[int, int, bool, float] | None = None
+    """The open request: number, count, whether it offers generation, when it was last said."""
     _idle_until: float = 0.0
     _waiting_since: float = 0.0
     done: int = 0
+    _wrong: RequestError | None = None
+    """What makes every further rollout senseless: it ends this role."""
 
     async def run(self) -> None:
         """Work until the station says stop."""
@@ -69,10 +82,17 @@ class TaskLoop:
         for spoke in self.spokes.values():
             if not station.wait_for(spoke.hub_name, "its first version", partial(spoke.wait_for_version, 0.05)):
                 return
+        patience = Patience(station, self.workshop) if self.workshop is not None else None
         while not station.stopping:
+            if self._wrong is not None:
+                raise self._wrong
+            if self.workshop is not None:
+                self.workshop.settle()
             self._ask()
             for assignment in station.tracker.take_assignments():
                 self._begin(assignment)
+            if patience is not None:
+                patience.something() if self._running else patience.nothing()
             station.doing = f"{len(self._running)} rollouts" if self._running else "waiting for tasks"
             station.rates.update({"rollouts": len(self._running), "done": self.done})
             station.report()
@@ -86,13 +106,14 @@ class TaskLoop:
         room = self.concurrency - len(self._running)
         now = time.monotonic()
         if self._request is not None:
-            number, count, said = self._request
+            number, count, offers, said = self._request
             if now - said > REPEAT_AFTER:
-                self.station.tracker.repeat_request(number, count)
-                self._request = (number, count, now)
+                self.station.tracker.repeat_request(number, count, generate=offers)
+                self._request = (number, count, offers, now)
         elif room > 0 and now >= self._idle_until:
             room = min(room, MAX_ASKED)
-            self._request = (self.station.tracker.request_tasks(room), room, now)
+            offers = self.workshop is not None and self.workshop.idle
+            self._request = (self.station.tracker.request_tasks(room, generate=offers), room, offers, now)
 
     def _begin(self, assignment: m.Assignment) -> None:
         if self._request is None or assignment.request != self._request[0]:
@@ -106,8 +127,15 @@ class TaskLoop:
             return
         self.station.waits.pop("tracker", None)
         for leased in assignment.tasks:
-            task = LeasedTask(leased.task, leased.policy or "", json.loads(leased.body))
-            running = asyncio.ensure_future(self._roll_out(task))
+            if leased.generate:
+                if self.workshop is not None:
+                    self.workshop.begin(leased)
+                continue
+            task = LeasedTask(leased.task, leased.policy or "", json.loads(leased.body), leased.label, leased.draw)
+            if leased.recorded is None:
+                running = asyncio.ensure_future(self._roll_out(task, leased.version))
+            else:
+                running = asyncio.ensure_future(self._deliver(task, json.loads(leased.recorded)["result"]))
             self._running.add(running)
             running.add_done_callback(self._running.discard)
 
@@ -122,21 +150,86 @@ class TaskLoop:
                 return False
         return True
 
-    async def _roll_out(self, task: LeasedTask) -> None:
+    async def _new_enough(self, policy: str, version: tuple[int, int] | None) -> bool:
+        """Wait for this version of the policy or a newer one; False if the run is ending."""
+        spoke = self.spokes.get(policy)
+        if spoke is None or version is None or _reached(spoke.newest(), version):
+            return True
+        since = time.monotonic()
+        while not _reached(spoke.newest(), version):
+            if self.station.stopping:
+                return False
+            self.station.waits.setdefault(spoke.hub_name, (f"version {version[0]}.{version[1]}", since))
+            await asyncio.sleep(0.002)
+        self.station.waits.pop(spoke.hub_name, None)
+        return True
+
+    async def _has_room(self, spoke: PolicySpoke) -> None:
+        """Wait for credit, or until the run is ending."""
+        since = time.monotonic()
+        while not spoke.open_for_more and not self.station.stopping:
+            self.station.waits.setdefault(spoke.hub_name, ("credit", since))
+            await asyncio.sleep(0.005)
+        self.station.waits.pop(spoke.hub_name, None)
+
+    async def _record(self, task: LeasedTask, outcome: Outcome) -> None:
+        """Say the outcome at once, and deliver its result as soon as it is on disk."""
         station = self.station
+        if station.ending.is_set():
+            return  # what it was to be made with may have ended before us: such a result is none
+        score = None if outcome.score is None else float(outcome.score)
+        body = {**_whose(task), "score": score, "policy": task.policy, "result": outcome.result}
+        try:
+            if outcome.pieces:
+                raise ValueError("an outcome has a result or pieces, not both: only a result can be delivered again")
+            result = json.loads(fact_of("outcome", body, 0)[2])["result"]  # as whoever reads it again will read it
+            packed_size(result)
+        except (ValueError, TypeError):  # to run it again would cost as much, and end like this
+            self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)
+            return
+        for kind, said in outcome.facts:
+            station.fact(kind, said)
+        sequence = station.fact("outcome", body)
+        while station.tracker.durable < sequence:
+            if station.stopping:
+                return
+            await asyncio.sleep(0.005)
+        await self._deliver(task, result)
+
+    async def _deliver(self, task: LeasedTask, result: dict[str, Any]) -> None:
+        """Bring a recorded result to the policy that minted its task."""
+        station, spoke = self.station, self.spokes[task.policy]
+        await self._has_room(spoke)
+        newest = spoke.newest()
+        assert newest is not None  # the loop began with one
+        version, crc = newest.version, newest.crc
+        if not spoke.send_fragment({}, version=version, crc=crc, steps=1, task=task.task, note=result):
+            return  # the run is ending; the lease returns the task
+        if await self._taken([(spoke, spoke.made)]):
+            self.done += 1
+            station.fact("delivered", {"task": task.task})
+        elif not station.stopping:
+            self._give_back(task, LOST)
+
+    def _give_back(self, task: LeasedTask, why: str, *, permanent: bool = False) -> None:
+        self.station.fact("rollout_error", {**_whose(task), "traceback": why, "permanent": permanent})
+
+    async def _roll_out(self, task: LeasedTask, version: tuple[int, int] | None) -> None:
+        station = self.station
+        if not await self._new_enough(task.policy, version):
+            return
         held = {name: newest for name, spoke in self.spokes.items() if (newest := spoke.newest()) is not None}
         parameters = {name: Parameters(newest.version, newest.tree) for name, newest in held.items()}
         sendings: list[tuple[PolicySpoke, int]] = []
         try:
             result = self.rollout.run(task, parameters)
             outcome: Outcome = await result if inspect.isawaitable(result) else result
+            if outcome.result is not None:
+                await self._record(task, outcome)
+                return
             for piece in outcome.pieces:
                 spoke = self.spokes[piece.policy]
-                since = time.monotonic()
-                while not spoke.open_for_more and not station.stopping:
-                    station.waits.setdefault(spoke.hub_name, ("credit", since))
-                    await asyncio.sleep(0.005)
-                station.waits.pop(spoke.hub_name, None)
+                await self._has_room(spoke)
                 acted = held[piece.policy]
                 sent = spoke.send_fragment(
                     dict(piece.arrays),
@@ -153,15 +246,24 @@ class TaskLoop:
                 station.fact(kind, body)
             score = None if outcome.score is None else float(outcome.score)
             if not await self._taken(sendings):
-                lost = "its fragment was under way to a learner that is gone"
-                station.fact("rollout_error", {"task": task.task, "traceback": lost, "permanent": False})
+                if not station.stopping:
+                    self._give_back(task, LOST)
                 return
         except asyncio.CancelledError:
             raise
+        except RequestError as error:
+            self._wrong = error
+            return
         except Exception:
-            station.fact(
-                "rollout_error", {"task": task.task, "traceback": traceback.format_exc()[-20_000:], "permanent": False}
-            )
+            self._give_back(task, traceback.format_exc()[-20_000:])
             return
         self.done += 1
-        station.fact("outcome", {"task": task.task, "score": score, "policy": task.policy})
+        station.fact("outcome", {**_whose(task), "score": score, "policy": task.policy})
+
+
+def _reached(newest: Versioned | None, version: tuple[int, int]) -> bool:
+    return newest is not None and newest.version >= version
+
+
+def _whose(task: LeasedTask) -> dict[str, Any]:
+    return {"task": task.task} if task.draw is None else {"task": task.task, "draw": task.draw}

@@ -5,6 +5,7 @@ Invariant: nothing but ipc and loopback is bound unless the user said `insecure`
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import random
 import re
@@ -32,6 +33,11 @@ def split(address: str) -> tuple[str, int]:
     if match is None or not int(match[2]) <= 65534:
         raise RequestError(f"address {address!r}: write ipc://PATH or tcp://HOST:PORT, e.g. tcp://127.0.0.1:7400")
     return match[1], int(match[2])
+
+
+def is_ipv6(address: str) -> bool:
+    """Whether a socket needs IPv6 for it: such hosts stand in brackets."""
+    return "[" in address and address.startswith("tcp://")
 
 
 def check_bind(address: str, *, insecure: bool) -> None:
@@ -79,7 +85,7 @@ def bind(pull: zmq.Socket[bytes], publish: zmq.Socket[bytes], address: str) -> s
             pull.unbind(chosen)
             continue
         return chosen
-    raise RequestError(
-        f"address {address}: {refused.strerror or refused}; its port or the next is in use: "
-        "choose another, or end the process that holds it"
-    )
+    mend = "give an address of this host"
+    if refused.errno == errno.EADDRINUSE:
+        mend = "its port or the next is in use: choose another, or end the process that holds it"
+    raise RequestError(f"address {address}: {refused.strerror or refused}; {mend}")

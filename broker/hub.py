@@ -23,11 +23,13 @@ from broker.hubstate import Delivery, HubState
 from broker.liveness import Liveness
 from broker.names import ALL, topic
 from broker.reactor import Reactor
-from broker.wire import Codec, Identity, Payload
+from broker.sending import Payload, send
+from broker.wire import MAX_PAYLOAD, Codec, Identity
 
-ZERO_COPY = 65_536
 MAX_FRAME = 1024 * 1024 * 1024
 SAMPLES = 32
+MAX_FRAMES = m.MAX_ITEMS
+"""Payload frames of one message that are kept to be looked at."""
 TURN = 32
 """Messages that are read before the other sockets, and the role, have a turn."""
 
@@ -51,18 +53,6 @@ class _Published:
     crc: int
     fields: dict[str, object]
     payload: memoryview
-
-
-def send(publish: zmq.Socket[bytes], parts: tuple[Payload, ...]) -> bool:
-    """Send one message without waiting; False if the socket would not take it."""
-    try:
-        for part in parts[:-1]:
-            publish.send(part, zmq.SNDMORE | zmq.NOBLOCK)
-        last = parts[-1]
-        publish.send(last, zmq.NOBLOCK, copy=memoryview(last).nbytes < ZERO_COPY)
-    except zmq.Again:
-        return False
-    return True
 
 
 class Hub:
@@ -202,7 +192,7 @@ class Hub:
         self._publish.setsockopt(zmq.SNDHWM, self._queue)
         for opened in (self._pull, self._publish):
             opened.setsockopt(zmq.LINGER, 0)
-            opened.setsockopt(zmq.IPV6, int("[" in self.address))
+            opened.setsockopt(zmq.IPV6, int(addresses.is_ipv6(self.address)))
         try:
             self.address = addresses.bind(self._pull, self._publish, self.address)
         except (zmq.ZMQError, OSError) as error:
@@ -233,34 +223,32 @@ class Hub:
                 header = source.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
-            payload: Payload | None = None
-            surplus, more = 0, header.more
+            frames: list[Payload] = []
+            more, size = header.more, 0
             while more:
                 frame = source.recv(zmq.NOBLOCK, copy=False)
                 more = frame.more
-                if payload is None:
-                    payload = frame.buffer
-                else:
-                    surplus += 1
-            delivered |= self._read(header.bytes, payload, surplus)
+                size += len(frame)
+                if len(frames) <= MAX_FRAMES and size <= MAX_PAYLOAD:
+                    frames.append(frame.buffer)
+            delivered |= self._read(header.bytes, frames, size)
         if delivered:
             with self._lock:
                 self._news.notify_all()
             if self._on_delivery is not None:
                 self._on_delivery()
 
-    def _read(self, header: bytes, payload: Payload | None, surplus: int) -> bool:
+    def _read(self, header: bytes, frames: list[Payload], size: int) -> bool:
+        payload = frames[0] if frames else None
         try:
-            if surplus:
-                raise WireError("malformed", f"{surplus} frames too many")
-            envelope = self._codec.decode(header, payload, (self.identity.name,))
+            envelope = self._codec.decode(header, payload, (self.identity.name,), tuple(frames[1:]))
             with self._lock:
                 delivered = self._state.handle(envelope, time.monotonic())
                 self._inbox.extend(delivered)
         except WireError as error:
-            size = len(header) + (memoryview(payload).nbytes if payload is not None else 0)
             self.quarantine[error.reason] += 1
-            self.samples.append(Quarantined(error.reason, str(error)[:300], size, header[:48].hex()))
+            sample = Quarantined(error.reason, str(error)[:300], len(header) + size, header[:48].hex())
+            self.samples.append(sample)
             return False
         return bool(delivered)
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from broker import messages as m
-from broker.arrays import Layout, Tree, read_layout, unpack_all
+from broker.arrays import unpack, unpack_all
 from broker.catchup import CatchUp
 from broker.credit import Settlement
 from broker.delivery import Fact, Inbox
 from broker.errors import WireError
+from broker.layouts import Layout, Tree, read_layout
 from broker.liveness import Event, Liveness
 from broker.names import ALL
 from broker.wire import Envelope
@@ -69,6 +70,13 @@ class _Spoke:
     settlement: Settlement = field(default_factory=Settlement)
     layouts: dict[str, Layout] = field(default_factory=dict)
     offer: tuple[int, int, str] = (0, 0, "none")
+
+
+def _trees(layout: Layout, envelope: Envelope, count: int) -> list[Tree]:
+    """The fragments of a message, whose payloads lie in one frame or in one each."""
+    if envelope.more:
+        return [unpack(layout, payload) for payload in (envelope.payload, *envelope.more)]
+    return unpack_all(layout, envelope.payload, count)
 
 
 class HubState:
@@ -154,7 +162,7 @@ class HubState:
         known = spoke.layouts.pop(message.layout, None)
         if known is not None:
             spoke.layouts[message.layout] = known  # the newest used is the last to be forgotten
-        trees = unpack_all(known, envelope.payload, len(message.items)) if known is not None else None
+        trees = _trees(known, envelope, len(message.items)) if known is not None else None
         settlement = spoke.settlement
         arrived: list[Delivery] = []
         for index, item in enumerate(message.items):

@@ -2,7 +2,7 @@
 
 Invariant: what is not one of these models, field for field, is not a message. The models are strict (no coercion),
 frozen and closed (an unknown field is an error), and every text, list and number has a bound, so that a header that
-validates is safe to act upon. Payload bytes are not here: a header only describes them (see `broker.arrays`).
+validates is safe to act upon. Payload bytes are not here: a header only describes them (see `broker.layouts`).
 
 `docs/protocol.md` says in prose what each message means and who may send it.
 """
@@ -17,12 +17,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Address = Annotated[str, Field(max_length=256)]
 Text = Annotated[str, Field(max_length=4096)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+Body = Annotated[str, Field(max_length=262_144)]
 Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """Start time in ns (16 hex digits) and 64 random bits (16 hex digits): sorts by start time."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Version = tuple[Count, Count]
 """(life, number), compared in that order."""
-RoleKind = Literal["launcher", "tracker", "learner", "actor", "dashboard"]
+RoleKind = Literal["launcher", "tracker", "learner", "actor", "endpoint", "dashboard"]
+MAX_ITEMS = 4096
+"""Fragments, or facts, of one message."""
 PhaseName = Literal["starting", "running", "stopping", "ended"]
 
 
@@ -43,7 +46,7 @@ class Hello(Message):
     pid: Count
     host: Annotated[str, Field(max_length=255)] = ""
     address: Address | None = None
-    """Where a hub of the sender can be reached (learners)."""
+    """Where the sender can be reached: a hub of its own (learners), or what it serves (endpoints: a URL)."""
     policy: Name | None = None
     hub: Incarnation | None = None
     """The hub incarnation that the sender believes in; its sequence counts for that incarnation only."""
@@ -70,14 +73,14 @@ class FragmentItem(Message):
 
 
 class Fragments(Message):
-    """A batch of fragments of one layout; the payload is their arrays, one fragment after another."""
+    """A batch of fragments of one layout; their payloads come one after another, or each in a frame of its own."""
 
     kind: Literal["fragments"] = "fragments"
     hub: Incarnation
     layout: Digest
     define: Any = None
     """The layout itself, until the hub's pulse names `layout` among those it knows."""
-    items: Annotated[tuple[FragmentItem, ...], Field(min_length=1, max_length=4096)]
+    items: Annotated[tuple[FragmentItem, ...], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
 class Facts(Message):
@@ -85,7 +88,9 @@ class Facts(Message):
 
     kind: Literal["facts"] = "facts"
     first: Annotated[int, Field(ge=1, lt=2**63)]
-    items: Annotated[tuple[tuple[Count, Name, Annotated[str, Field(max_length=262_144)]], ...], Field(max_length=4096)]
+    items: Annotated[
+        tuple[tuple[Count, Name, Annotated[str, Field(max_length=262_144)]], ...], Field(max_length=MAX_ITEMS)
+    ]
     """(time in ns, kind, body as JSON text)"""
 
 
@@ -202,7 +207,7 @@ class Parameters(Message):
 
 
 class DirectoryEntry(Message):
-    """Where one hub is."""
+    """Where one hub, or one endpoint, is."""
 
     name: Name
     role: RoleKind
@@ -212,7 +217,7 @@ class DirectoryEntry(Message):
 
 
 class Directory(Message):
-    """Every hub of the run, published on each change and to each newcomer."""
+    """Every hub and endpoint of the run, published on each change and to each newcomer."""
 
     kind: Literal["directory"] = "directory"
     entries: Annotated[tuple[DirectoryEntry, ...], Field(max_length=4096)]
@@ -230,6 +235,10 @@ class LeasedTask(Message):
     """Of a task from the pool: the number of this draw, for its outcome to repeat."""
     generate: bool = False
     """Generation work: make tasks, answer with a `mint` or `generation_failed` fact that names `task`."""
+    version: Version | None = None
+    """The version of `policy` with which it was minted: nobody begins it with an older one."""
+    recorded: Annotated[str, Field(max_length=262_144)] | None = None
+    """The body of its `outcome` fact, where one with a `result` is in the ledger: it is delivered, not run again."""
 
 
 class Assignment(Message):

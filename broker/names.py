@@ -1,6 +1,7 @@
-"""Names, topics and incarnations.
+"""Names, topics, incarnations, and the ids of tasks.
 
-Invariant: a topic ends with a zero byte, so that a subscription to `actor-1` never matches `actor-10`.
+Invariants: a topic ends with a zero byte, so that a subscription to `actor-1` never matches `actor-10`; a task's id
+tells the name that its algorithm gave it and the life that minted it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ ALL = "all"
 STANDINGS = "standings"
 RESERVED = frozenset({ALL, STANDINGS})
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+LIFE = "@life-"
+"""Stands in a task's id, between its name and the life that minted it, from the second life on."""
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -39,3 +42,14 @@ def new_incarnation() -> str:
 def new_token() -> str:
     """A run token: 128 random bits as 32 hex digits."""
     return secrets.token_hex(16)
+
+
+def task_id(name: str, life: int) -> str:
+    """The id of the task that a policy's learner minted under this name in this life."""
+    return f"{name}{LIFE}{life}" if life > 1 else name
+
+
+def task_name(task: str) -> tuple[str, int]:
+    """The name and the life of a task's id."""
+    name, mark, life = task.rpartition(LIFE)
+    return (name, int(life)) if mark and life.isdecimal() else (task, 1)

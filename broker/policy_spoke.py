@@ -9,19 +9,20 @@ from __future__ import annotations
 import time
 import zlib
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgpack
 
 from broker import messages as m
-from broker.arrays import Draft, Layout, Leaf, Tree, described, fill, fresh, read_layout, unpack
+from broker.arrays import Draft, fill, unpack
 from broker.credit import SendWindow
 from broker.errors import WireError
-from broker.hub import ZERO_COPY
+from broker.layouts import Layout, Leaf, Tree, described, read_layout
 from broker.reactor import Reactor
+from broker.sending import ZERO_COPY, Payload, fresh
 from broker.spoke import Spoke
-from broker.wire import Envelope, Identity, Payload
+from broker.wire import Envelope, Identity
 
 BATCH = 1024 * 1024
 MAX_NOTE = 1024 * 1024
@@ -43,14 +44,30 @@ class _Batch:
 
     layout: Layout
     room: int
-    payload: memoryview
-    items: list[dict[str, Any]]
+    payload: memoryview | None
+    """One buffer with room for all; None where each fragment is a draft with a buffer of its own."""
+    items: list[dict[str, Any]] = field(default_factory=list)
+    drafts: list[Payload] = field(default_factory=list)
     noted: int = 0
     """Bytes of the items' notes: they travel in the header, which has a bound."""
 
+    def fits(self, layout: Layout, noted: int, *, drafted: bool) -> bool:
+        """Whether one more fragment of this layout may go along."""
+        alike = (self.payload is None) == drafted and self.layout.digest == layout.digest
+        return alike and len(self.items) < self.room and self.noted + noted <= MAX_NOTE
 
-def _packed_size(note: dict[str, Any]) -> int:
-    """A note is packed on the reactor's thread, where an error would end the role: it is refused here instead."""
+    def frames(self) -> tuple[Payload, ...]:
+        """The payload frames: one for all fragments, or one for each draft."""
+        if self.payload is None:
+            return tuple(self.drafts)
+        return (self.payload[: len(self.items) * self.layout.size],)
+
+
+def packed_size(note: dict[str, Any]) -> int:
+    """Bytes of a note as it travels. TypeError or ValueError for one that cannot.
+
+    It is packed on the reactor's thread, where an error would end the role: it is refused here instead.
+    """
     if not all(isinstance(key, str) for key in note):
         raise TypeError("the keys of a note are text")
     try:
@@ -120,7 +137,7 @@ class PolicySpoke(Spoke):
         if not self.open_for_more:
             self.dropped += 1
             return False
-        noted = 0 if note is None else _packed_size(note)
+        noted = 0 if note is None else packed_size(note)
         leaves: list[Leaf]
         if isinstance(arrays, Draft):
             layout, leaves = arrays.layout, [*arrays.arrays.values()]
@@ -131,12 +148,13 @@ class PolicySpoke(Spoke):
             fields["task"] = task
         if note is not None:
             fields["note"] = note
-        if isinstance(arrays, Draft) and layout.size >= ZERO_COPY:
-            batch = _Batch(layout, 1, arrays.payload, [])
-        else:
-            batch = self._take_batch(layout, noted)
+        drafted = isinstance(arrays, Draft) and layout.size >= ZERO_COPY
+        batch = self._take_batch(layout, noted, drafted=drafted)
+        if batch.payload is not None:
             begin = len(batch.items) * layout.size
             fill(layout, leaves, batch.payload[begin : begin + layout.size])
+        elif isinstance(arrays, Draft):
+            batch.drafts.append(arrays.payload)
         batch.noted += noted
         batch.items.append(fields)
         with self._lock:
@@ -158,22 +176,21 @@ class PolicySpoke(Spoke):
                 return "lost"
             return "settled" if fragment <= self._made - self._waiting - self._window.unsettled else "pending"
 
-    def _take_batch(self, layout: Layout, noted: int) -> _Batch:
+    def _take_batch(self, layout: Layout, noted: int, *, drafted: bool) -> _Batch:
         """The last batch, if it still waits and has room (nobody else holds it then), or a new one.
 
-        Room doubles while there is a backlog and halves while there is none: single fragments are not made to wait.
+        A buffer's room doubles while there is a backlog and halves while there is none: single fragments are not made
+        to wait. Drafts bring their own buffers: what waits goes together, up to `BATCH`.
         """
+        most = max(1, min(MAX_ITEMS, BATCH // max(1, layout.size)))
         with self._lock:
-            if self._batches:
-                last = self._batches[-1]
-                fits = len(last.items) < last.room and last.noted + noted <= MAX_NOTE
-                if fits and last.layout.digest == layout.digest:
-                    return self._batches.pop()
-                self._room *= 2
-            else:
-                self._room //= 2
-            self._room = room = max(1, min(self._room, MAX_ITEMS, BATCH // max(1, layout.size)))
-        return _Batch(layout, room, fresh(layout.size * room), [])
+            if self._batches and self._batches[-1].fits(layout, noted, drafted=drafted):
+                return self._batches.pop()
+            if drafted:
+                return _Batch(layout, most, None)
+            self._room = self._room * 2 if self._batches else self._room // 2
+            self._room = room = max(1, min(self._room, most))
+        return _Batch(layout, room, fresh(layout.size * room))
 
     def take_dropped(self) -> int:
         """Fragments dropped since this was last asked."""
@@ -253,7 +270,7 @@ class PolicySpoke(Spoke):
         if layout.digest not in self._known:
             fields["define"] = layout.plain
         header = self._codec.encode_fields("fragments", fields, self.hub_name)
-        parts: tuple[Payload, ...] = (header, batch.payload[: len(items) * layout.size])
+        parts: tuple[Payload, ...] = (header, *batch.frames())
         if not self._push_parts(parts):
             self._stuck = parts
             return False

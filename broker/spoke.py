@@ -19,10 +19,10 @@ import zmq
 from broker import addresses
 from broker import messages as m
 from broker.errors import WireError
-from broker.hub import send
 from broker.names import ALL, topic
 from broker.reactor import Reactor
-from broker.wire import Codec, Envelope, Identity, Payload
+from broker.sending import Payload, send
+from broker.wire import Codec, Envelope, Identity
 
 HEARTBEAT = 1.0
 GREETING = 0.05
@@ -129,7 +129,7 @@ class Spoke:
         self._subscribe.setsockopt(zmq.RCVHWM, self._queue)
         for opened in (self._push, self._subscribe):
             opened.setsockopt(zmq.LINGER, 0)
-            opened.setsockopt(zmq.IPV6, int("[" in self.address))
+            opened.setsockopt(zmq.IPV6, int(addresses.is_ipv6(self.address)))
             opened.setsockopt(zmq.RECONNECT_IVL, 20)
             opened.setsockopt(zmq.RECONNECT_IVL_MAX, 320)
         for name in self._topics:

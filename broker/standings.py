@@ -28,6 +28,7 @@ class Feed:
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, 8)
+        self._socket.setsockopt(zmq.IPV6, int(addresses.is_ipv6(address)))
         self._socket.setsockopt(zmq.SUBSCRIBE, topic(STANDINGS))
         self._socket.connect(addresses.publisher(address))
 

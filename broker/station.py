@@ -23,6 +23,7 @@ from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
 
 STATUS_EVERY = 0.5
+SERVE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,15 @@ class Station:
             self.waits.pop(whom, None)
         return True
 
-    def fact(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Say a fact. Waits, and says so, while 10,000 are not durable; Unreachable if it is told to end meanwhile."""
+    def fact(self, kind: str, body: Mapping[str, Any]) -> int:
+        """Say a fact; gives its sequence. Waits, and says so, while 10,000 are not durable.
+
+        Unreachable if it is told to end meanwhile.
+        """
         since = time.monotonic()
         while True:
             try:
-                self.tracker.fact(kind, body, timeout=0.25)
+                sequence = self.tracker.fact(kind, body, timeout=0.25)
             except Unreachable:
                 if self.ending.is_set():
                     raise
@@ -155,7 +159,13 @@ class Station:
             else:
                 if self.waits.get("tracker", ("", 0.0))[0] == "room for facts":
                     del self.waits["tracker"]
-                return
+                return sequence
+
+    def serve(self) -> None:
+        """Be there until told to end: an endpoint outlives `stopping`, as actors may need it to their last rollout."""
+        while not (self.stopping and (self.ending.is_set() or self.tracker.phase == "ended")):
+            self.report()
+            self.ending.wait(SERVE_SECONDS)
 
     def report(self, *, now: bool = False) -> None:
         """Say what this role does, at most every half second."""

@@ -1,11 +1,12 @@
 """Messages and frames, both ways.
 
-    to a hub     [header] [payload]
+    to a hub     [header] [payload] ...
     to a spoke   [topic] [header] [payload]
 
 The header is one msgpack array: run token, protocol version, sender, its incarnation, recipient, kind, fields. The
-payload is there only where the kind has one. Invariant: `decode` gives a message only when the token, the protocol, the
-recipient, every field and the sizes are right; everything else is a WireError whose `reason` is counted.
+payload is there only where the kind has one; several fragments may bring one each. Invariant: `decode` gives a message
+only when the token, the protocol, the recipient, every field and the sizes are right; everything else is a WireError
+whose `reason` is counted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from broker.errors import WireError
 from broker.messages import Message, to_hub, to_spoke
 from broker.names import RESERVED
+from broker.sending import Payload
 
 PROTOCOL = 1
 MAX_HEADER = 8 * 1024 * 1024
@@ -30,8 +32,6 @@ _SENDER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _INCARNATION = re.compile(r"[0-9a-f]{32}")
 _TOKEN_AT = 3  # after the array's head and the two bytes that begin a binary of 16
 
-Payload = bytes | memoryview
-
 
 class Envelope(NamedTuple):
     """A message that was believed, who sent it, and its payload."""
@@ -40,6 +40,8 @@ class Envelope(NamedTuple):
     incarnation: str
     message: Any
     payload: Payload
+    more: tuple[Payload, ...] = ()
+    """The payloads of further fragments, where each came in a frame of its own."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ class Codec:
             raise WireError("oversized", f"a header of {len(header)} bytes; at most {MAX_HEADER}")
         return header
 
-    def decode(self, header: Payload, payload: Payload | None, recipients: tuple[str, ...]) -> Envelope:
-        """What the frames say, addressed to one of `recipients`. WireError otherwise."""
+    def decode(
+        self, header: Payload, payload: Payload | None, recipients: tuple[str, ...], more: tuple[Payload, ...] = ()
+    ) -> Envelope:
+        """What the frames say to one of `recipients`; `more` came after the first payload. WireError otherwise."""
         if len(header) > MAX_HEADER:
             raise WireError("oversized", f"header of {len(header)} bytes")
         if not hmac.compare_digest(bytes(header[_TOKEN_AT : _TOKEN_AT + 16]), self._key):
@@ -109,8 +113,11 @@ class Codec:
         if kind in WITH_PAYLOAD:
             if payload is None:
                 raise WireError("malformed", f"{kind} without a payload")
-            if memoryview(payload).nbytes > MAX_PAYLOAD:
-                raise WireError("oversized", f"payload of {memoryview(payload).nbytes} bytes")
+            size = len(payload) + sum(map(len, more))
+            if size > MAX_PAYLOAD:
+                raise WireError("oversized", f"payload of {size} bytes")
         elif payload is not None:
             raise WireError("malformed", f"{kind} takes no payload")
-        return Envelope(sender, incarnation, message, payload if payload is not None else b"")
+        if more and (kind != "fragments" or len(message.items) != 1 + len(more)):
+            raise WireError("malformed", f"{len(more)} frames too many")
+        return Envelope(sender, incarnation, message, payload if payload is not None else b"", more)

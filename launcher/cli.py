@@ -82,17 +82,23 @@ def check(
     overrides: Override = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the resolved run and who would be placed where; start nothing."""
+    """Make once what the run file names, and show the resolved run and who would be placed where; start no run."""
+    from launcher.curriculum import check_source
     from launcher.plan import check_text, make_plan
     from launcher.probing import Probe
+    from launcher.prompting import check_files
+    from launcher.rehearsal import rehearse
     from launcher.runfile import load
 
     resolved = load(run, list(overrides or ()))
+    check_source(resolved)
+    check_files(resolved)
     probe = Probe(resolved)
     try:
         plan = make_plan(resolved, probe.answer())
     finally:
         probe.close()
+    rehearse(plan)
     if as_json:
         _print_json(plan.to_plain())
     else:
@@ -134,18 +140,31 @@ def summary(
 
 @app.command()
 def export(
+    *,
     run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")],
-    to: Annotated[str, typer.Option("--to", metavar="FORM", help="json, csv or parquet.")],
+    to: Annotated[str | None, typer.Option("--to", metavar="FORM", help="json, csv or parquet.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The file (json) or folder. Default: in RUN-DIR/export/.")
     ] = None,
+    best: Annotated[bool, typer.Option("--best", help="Print the best prompt, and nothing else.")] = False,
+    policy: Annotated[str | None, typer.Option(metavar="P", help="Of --best: whose, where several search.")] = None,
 ) -> None:
-    """Write the ledger in a form that other tools read, and print where."""
+    """Write the ledger in a form that other tools read, and print where; or print the best prompt."""
+    if best == (to is not None):
+        raise RequestError("say what to export: --to json, --to csv, or --best")
     from launcher.watch import run_directory
 
     directory = run_directory(run_dir)
+    from tracker.export import best_template
     from tracker.export import export as write
 
+    if to is None:
+        text = best_template(directory, policy)
+        if out is None:
+            typer.echo(text)
+        else:
+            _write_text(out, text)
+        return
     place = out or directory / "export" / ("ledger.json" if to == "json" else to)
     typer.echo(str(write(directory, to, place)))
 
@@ -183,6 +202,16 @@ def evaluate(
         from launcher.report import render_evaluation
 
         _console().print(render_evaluation(result))
+
+
+def _write_text(out: Path, text: str) -> None:
+    """The text as it is, to its last character."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise RequestError(f"cannot write {out}: {error.strerror or error}; choose another place") from error
+    typer.echo(str(out))
 
 
 def _console() -> Any:

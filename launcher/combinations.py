@@ -13,20 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 from broker.addresses import check_bind
 from broker.errors import RequestError
+from launcher.curriculum import curriculum_mistakes
 from launcher.mistakes import nearest
+from launcher.prompting import contradictions as prompt_contradictions
 
 if TYPE_CHECKING:
     from launcher.runfile import RunFile
 
-SHIPPED = {"policies.network": ("mlp", "cnn"), "learner.algorithm": ("ppo",), "actors.rollout": ("environments",)}
+SHIPPED = {
+    "policies.network": ("mlp", "cnn"),
+    "learner.algorithm": ("ppo", "textual_gradients", "gepa"),
+    "actors.rollout": ("environments", "answers"),
+}
 """What may be named in short; everything else is the user's own, `package.module:Name`."""
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,55}")
 
 
 def contradictions(run: RunFile) -> list[tuple[str, str]]:
     """(path, what is wrong and how to mend it) of every contradiction."""
-    wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run), *_curriculum(run)]
-    return [*wrong, *_numbers(run)]
+    wrong = [*_references(run), *_environment(run), *_tracker(run), *_policies(run)]
+    return [*wrong, *curriculum_mistakes(run), *prompt_contradictions(run), *_numbers(run)]
 
 
 def policy_mistake(name: str) -> str | None:
@@ -53,11 +60,17 @@ def _references(run: RunFile) -> list[tuple[str, str]]:
         "learner.algorithm": run.learner.algorithm,
         "actors.rollout": run.actors.rollout,
     }
-    return [
+    wrong = [
         (path, f'{value!r} is not known{nearest(value, SHIPPED[path])}; your own is "package.module:Name"')
         for path, value in given.items()
         if value not in SHIPPED[path] and not REFERENCE.fullmatch(value)
     ]
+    for name, service in run.services.items():
+        if not SERVICE.fullmatch(name):
+            wrong.append((f"services.{name}", f"{name!r} cannot name a service: use 1 to 55 of A-Z a-z 0-9 _ . -"))
+        if not REFERENCE.fullmatch(service.main):
+            wrong.append((f"services.{name}.main", f'{service.main!r} is no function; write "package.module:function"'))
+    return wrong
 
 
 def _environment(run: RunFile) -> list[tuple[str, str]]:
@@ -97,12 +110,6 @@ def _policies(run: RunFile) -> list[tuple[str, str]]:
     if len(set(run.policies.names)) < len(run.policies.names):
         wrong.append(("policies.names", "names a policy twice"))
     return wrong
-
-
-def _curriculum(run: RunFile) -> list[tuple[str, str]]:
-    if run.curriculum is None:
-        return []
-    return [("curriculum", "actors cannot draw from a pool yet; leave the section out: tasks are played once")]
 
 
 def _numbers(run: RunFile) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 
-from launcher import sections, tables, words
+from launcher import pool, sections, tables, words
 from launcher.drawing import FRAME, LABEL, Canvas, Line, fit, framed, rule
 
 WIDE = 160
@@ -77,26 +77,30 @@ def _stacked(document: dict[str, Any], width: int, room: int) -> list[Line]:
     count = max(1, len(words.mapping(document.get("policies"))))
     crew = max(1, len(words.objects(document.get("roles"))))
     waiting = max(1, len(words.waits(document)))
-    room = max(0, room - 4)
+    pooled = pool.wanted(document)
+    dividers = 5 if pooled else 4
+    room = max(0, room - dividers)
     wants = {
+        "pool": pooled,
         "policies": [min(count, 4), count, 2 * count, 3 * count, 4 * count, 5 * count, 6 * count],
         "roles": [min(crew, 4), min(crew, 6), crew],
         "ledger": [2, 1 + min(waiting, 2), 1 + min(waiting, 4)],
         "events": [1, 2, 4, 6, 8, 50],
     }
-    order = "policies roles ledger events roles policies events roles policies ledger events policies events policies "
-    order += "ledger events policies policies events"
+    order = "policies pool roles ledger events roles policies pool events roles policies pool ledger events policies "
+    order += "events policies ledger events pool policies policies events pool"
     rows = _shares(room, wants, order.split())
     depth = max(1, rows["policies"] // count)
     lines: list[Line] = []
     for part, (title, content) in {
         "policies": tables.policies(document, inner, rows["policies"], depth),
+        "pool": pool.panel(document, inner, rows["pool"]),
         "roles": tables.roles(document, inner, rows["roles"]),
         "ledger": sections.ledger(document, inner, rows["ledger"]),
     }.items():
         if rows[part]:
             lines += [_divider(title), *(framed(line, width) for line in content)]
-    rest = room + 4 - len(lines) - 1
+    rest = room + dividers - len(lines) - 1
     if rest > 0:
         title, content = sections.events(document, inner, rest)
         lines += [_divider(title), *(framed(line, width) for line in content)]
@@ -110,26 +114,31 @@ def _wide(document: dict[str, Any], width: int, room: int) -> list[Line]:
     waiting = 1 + max(1, min(len(words.waits(document)), 6))
     left = (width - 7) * 53 // 100
     right = width - 7 - left
-    most = max(1, room - 2 - waiting)
+    pooled = pool.wanted(document)
+    held = max((size for size in pooled if size <= max(1, room // 3)), default=0)
+    most = max(1, room - 2 - waiting - (held + 1 if held else 0))
     depth = max(1, min(14, most // count))
-    top_left, learned = tables.policies(document, left, most, depth)
-    between, stored = sections.ledger(document, left, waiting)
-    top_right, crewed = tables.roles(document, right, max(1, min(crew, room - 2 - min(room // 4, 12))))
-    beneath, happened = sections.events(document, right, max(0, room - 2 - len(crewed)))
-    lines: list[Line] = [[("├", FRAME), *top_left, ("┬", FRAME), *top_right, ("┤", FRAME)]]
-    for row in range(1, room):
-        left_divides, right_divides = row == 1 + len(learned), row == 1 + len(crewed)
-        one = between if left_divides else fit(_row([*learned, [], *stored], row - 1), left)
-        two = beneath if right_divides else fit(_row([*crewed, [], *happened], row - 1), right)
-        wall = {(0, 0): "│", (1, 0): "┤", (0, 1): "├", (1, 1): "┼"}[int(left_divides), int(right_divides)]
-        near = [("├", FRAME), *one] if left_divides else [("│ ", FRAME), *one, (" ", "")]
-        far = [*two, ("┤", FRAME)] if right_divides else [(" ", ""), *two, (" │", FRAME)]
-        lines.append([*near, (wall, FRAME), *far])
+    parts = [tables.policies(document, left, most, depth)]
+    parts += [pool.panel(document, left, held)] if held else []
+    parts.append(sections.ledger(document, left, waiting))
+    others = [tables.roles(document, right, max(1, min(crew, room - 2 - min(room // 4, 12))))]
+    others.append(sections.events(document, right, max(0, room - 2 - len(others[0][1]))))
+    near, far = _column(parts, left, room), _column(others, right, room)
+    lines: list[Line] = []
+    for row, ((left_divides, one), (right_divides, two)) in enumerate(zip(near, far, strict=True)):
+        wall = {(0, 0): "│", (1, 0): "┤", (0, 1): "├", (1, 1): "┼" if row else "┬"}[left_divides, right_divides]
+        head: Line = [("├", FRAME), *one] if left_divides else [("│ ", FRAME), *one, (" ", "")]
+        tail: Line = [*two, ("┤", FRAME)] if right_divides else [(" ", ""), *two, (" │", FRAME)]
+        lines.append([*head, (wall, FRAME), *tail])
     return lines
 
 
-def _row(lines: list[Line], row: int) -> Line:
-    return lines[row] if row < len(lines) else []
+def _column(parts: list[tuple[Line, list[Line]]], width: int, rows: int) -> list[tuple[int, Line]]:
+    """Parts below one another in exactly `rows` rows: (1, divider) or (0, line)."""
+    found: list[tuple[int, Line]] = []
+    for divider, content in parts:
+        found += [(1, divider), *((0, fit(line, width)) for line in content)]
+    return [*found[:rows], *((0, fit([], width)) for _ in range(rows - len(found)))]
 
 
 class Screen:

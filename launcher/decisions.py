@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["tracker", "learner", "actor"]
+Kind = Literal["tracker", "endpoint", "learner", "actor"]
 
 
 # --- events --------------------------------------------------------------------------------------------------------

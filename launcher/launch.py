@@ -30,6 +30,7 @@ from launcher.directory import RunDirectory, last_words
 from launcher.engines import Engine, Exited, NurseryEngine, PlainEngine, Started
 from launcher.lifeline import Lifeline
 from launcher.plan import Plan, child_of, tracker_address
+from launcher.prompting import is_simulated
 from launcher.supervision import Supervisor
 
 STEP = 0.02
@@ -229,7 +230,7 @@ class Launch:
                 "seed": run.seed,
                 "life": self.number,
                 "resumed": self.resumed,
-                "config": run.to_plain(),
+                "config": {**run.to_plain(), "simulation": is_simulated(run)},
                 "changed": {key: list(values) for key, values in self.changed.items()},
                 "pid": os.getpid(),
             },

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from launcher import words
+from launcher import pool, words
 
 EVERY = 2.0
 MOST_POLICIES = 6
@@ -78,6 +78,8 @@ def status_line(document: dict[str, Any]) -> str:
         parts.append(f"env steps {words.count(steps)} ({words.rate(rate)})")
         parts.append(f"agent steps {words.rate(document.get('agent_steps_per_second'))}")
         parts.append(f"return {words.decimal(document.get('return_mean'))}")
+    if pooled := pool.told(words.mapping(document.get("pool"))):
+        parts.append(pooled)
     policies = words.mapping(document.get("policies"))
     for name, value in list(policies.items())[:MOST_POLICIES]:
         policy = words.mapping(value)

@@ -36,14 +36,16 @@ def report(label: str, wrong: ValidationError | Sequence[tuple[str, str]], model
 
 
 def sections(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Path of each section -> its keys and their annotations."""
+    """Path of each section -> its keys and their annotations; `NAME` stands for a name that the user gives."""
     keys = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
     found: dict[tuple[str, ...], dict[str, Any]] = {prefix: keys}
     for key, annotation in keys.items():
         choices = get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else (annotation,)
         for choice in choices:
-            if isinstance(choice, type) and issubclass(choice, BaseModel):
-                found |= sections(choice, (*prefix, key))
+            named = get_origin(choice) is dict
+            section = get_args(choice)[1] if named else choice
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                found |= sections(section, (*prefix, key, "NAME") if named else (*prefix, key))
     return found
 
 
@@ -61,7 +63,7 @@ def _sentence(path: list[str], kind: str, message: str, given: Any, model: type[
 def _nearest_key(path: list[str], model: type[BaseModel]) -> str:
     known = sections(model)
     here, word = tuple(path[:-1]), path[-1]
-    own = sorted(known.get(here, {}))
+    own = sorted(known.get(here) or known.get((*here[:-1], "NAME"), {}))
     prefix = ".".join([*here, ""]) if here else ""
     close = difflib.get_close_matches(word, own, n=1, cutoff=0.6)
     if close:

@@ -8,34 +8,42 @@ A plan is plain (`to_plain`), and it is all that a role is given of the run; who
      "policies": {policy: {"agents": [agent], "observation": plain spec | null, "action": plain spec | null,
                            "fragment_steps": agent steps in a fragment | null, "batch_steps": agent steps | null,
                            "staleness": expected, in versions | null}},
-     "roles": [{"name", "kind": tracker | learner | actor, "policy": str | null, "index": int, "engine"}]}
+     "roles": [{"name", "kind": tracker | endpoint | learner | actor, "policy": str | null, "index": int, "engine",
+                "entry", "settings"}]}
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Self
 
+from actors.prompts.settings import SCRIPTED
 from broker.errors import RequestError
 from launcher.child import ChildSpec
 from launcher.combinations import policy_mistake
 from launcher.decisions import Kind
 from launcher.directory import RunDirectory
 from launcher.probing import Spaces
+from launcher.prompting import is_simulated, told_of
 from launcher.runfile import RunFile
 
 DEFAULT_BATCH_STEPS = {"ppo": 2048}
 """What an algorithm takes where its settings name no batch_steps; a test holds it to the learners' own defaults."""
+MAINS = {"tracker": "tracker.role:main", "learner": "learners.role:main", "actor": "actors.role:main"}
 TRACKER_FINISH_SECONDS = 3.0
 """For its last commit, when the launcher has died."""
 
 
 @dataclass(frozen=True)
 class Role:
-    """One process of the run. `engine`: a fresh interpreter, or a fork of the nursery."""
+    """One process of the run. `engine`: a fresh interpreter, or a fork of the nursery.
+
+    A fresh one is for whom the nursery has nothing: the tracker and endpoints need no torch, and are there before the
+    nursery has imported it.
+    """
 
     name: str
     kind: Kind
@@ -43,11 +51,15 @@ class Role:
     index: int = 0
     """Its place among those of its kind."""
     engine: Literal["plain", "nursery"] = "nursery"
+    entry: str = ""
+    """An endpoint's main, `package.module:function`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What an endpoint's main is given as `settings`."""
 
     @property
     def main(self) -> str:
         """Dotted path of its main."""
-        return {"tracker": "tracker.role:main", "learner": "learners.role:main", "actor": "actors.role:main"}[self.kind]
+        return self.entry or MAINS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -155,12 +167,21 @@ def expected_staleness(run: RunFile, fragment_steps: int, batch: int) -> float:
 
 
 def roles(run: RunFile, policies: Iterable[str]) -> tuple[Role, ...]:
-    """The processes of the run: the tracker, a learner for each policy, the actors."""
+    """The processes of the run: the tracker, the endpoints, a learner for each policy, the actors."""
+    endpoints = [endpoint(name, service.main, service.settings) for name, service in run.services.items()]
+    if is_simulated(run):
+        settings = run.scripted.model_dump() if run.scripted is not None else {}
+        endpoints.append(endpoint(SCRIPTED, "actors.scripted.role:main", settings))
     learners = [
         Role(f"learner-{policy}", "learner", policy=policy, index=index) for index, policy in enumerate(policies)
     ]
     actors = [Role(f"actor-{index}", "actor", index=index) for index in range(run.actors.processes)]
-    return (Role("tracker", "tracker", engine="plain"), *learners, *actors)
+    return (Role("tracker", "tracker", engine="plain"), *endpoints, *learners, *actors)
+
+
+def endpoint(name: str, main: str, settings: Mapping[str, Any]) -> Role:
+    """A process that serves something to rollouts, found by its name in the tracker's directory."""
+    return Role(f"endpoint-{name}", "endpoint", engine="plain", entry=main, settings=dict(settings))
 
 
 def child_of(plan: Plan, name: str, attempt: int, directory: RunDirectory, launch: int = 1) -> ChildSpec:
@@ -177,6 +198,7 @@ def child_of(plan: Plan, name: str, attempt: int, directory: RunDirectory, launc
         "sockets": str(directory.ipc or ""),
         "tracker": tracker_address(plan.run, directory),
         "plan": plan.to_plain(),
+        "settings": role.settings,
     }
     finish = TRACKER_FINISH_SECONDS if role.kind == "tracker" else 0.0
     return ChildSpec(name, attempt, role.main, str(directory.log(name, attempt)), spec, plan.run.folder, finish)
@@ -214,11 +236,14 @@ def check_text(plan: Plan) -> str:
         lines.append(f"environment {run.environment.id} ({plan.environment_kind}), {each}")
     lines += ["", "roles, all on this host"]
     width = max(len(role.name) for role in plan.roles)
-    places = {"tracker": "own interpreter", "learner": f"nursery, device {run.learner.device}", "actor": "nursery, cpu"}
-    lines += [f"  {role.name:<{width}}  {places[role.kind]}" for role in plan.roles]
+    places = {"tracker": "own interpreter", "endpoint": "own interpreter", "actor": "nursery, cpu"}
+    places["learner"] = f"nursery, device {run.learner.device}"
+    lines += [f"  {role.name:<{width}}  {places[role.kind]} {role.entry}".rstrip() for role in plan.roles]
+    lines += told_of(run)
     lines += ["", "policies"]
     for policy in plan.policies.values():
-        lines.append(f"  {policy.name}: {run.policies.network}, {run.learner.algorithm}")
+        made_of = "a prompt template" if run.prompts is not None else run.policies.network
+        lines.append(f"  {policy.name}: {made_of}, {run.learner.algorithm}")
         if policy.agents:
             lines.append(f"    agents {', '.join(policy.agents)}")
             lines.append(f"    sees {_words(policy.observation)}, does {_words(policy.action)}")

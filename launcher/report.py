@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launcher import words
+from launcher import pool, words
 from launcher.drawing import chart
 
 MOST_LOSSES = 8
@@ -71,6 +71,8 @@ def _counts(summary: dict[str, Any]) -> Text:
     tasks = words.mapping(summary.get("tasks"))
     if words.number(tasks.get("minted")):
         told.append(f"{words.count(tasks.get('done'))} of {words.count(tasks.get('minted'))} tasks done")
+    if pooled := pool.told(words.mapping(summary.get("pool"))):
+        told.append(pooled)
     return Text("  " + (" · ".join(told) or "nothing was done"), style="grey58")
 
 

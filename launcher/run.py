@@ -11,15 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actors.prompts.preflight import reach
 from broker.errors import RequestError
 from launcher import directory as directories
 from launcher.child import STATUS_REQUEST
+from launcher.curriculum import check_source
 from launcher.directory import RunDirectory
 from launcher.engines import NurseryEngine
 from launcher.launch import Launch, View
 from launcher.lifeline import Lifeline
 from launcher.plan import Plan, make_plan
 from launcher.probing import Probe
+from launcher.prompting import check_files
 from launcher.runfile import RunFile, load
 from launcher.runfile import resume as load_resumed
 
@@ -53,6 +56,8 @@ def run(  # noqa: PLR0917 - the command line, option by option
     try:
         nursery.warm()  # the longest of all preparations; the others go on beside it
         plan = _plan(resolved)
+        if resolved.endpoints is not None:
+            reach(resolved.endpoints.model_dump())
         resolved.write(where.run_file)
         launch = Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)
         status = launch.run(_view(headless))
@@ -70,6 +75,8 @@ def run(  # noqa: PLR0917 - the command line, option by option
 
 
 def _plan(resolved: RunFile) -> Plan:
+    check_source(resolved)
+    check_files(resolved)
     probe = Probe(resolved)
     try:
         return make_plan(resolved, probe.answer())

@@ -21,10 +21,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from actors.prompts.settings import Endpoints, Prompts
+from actors.scripted.settings import Scripted
 from broker.errors import RequestError
+from launcher import prompting
 from launcher.combinations import contradictions, leaves
+from launcher.curriculum import Curriculum
 from launcher.mistakes import nearest, report
-from tracker.curriculum.settings import CurriculumSettings, differences
+from tracker.curriculum.settings import differences
 
 DEFAULT_RUN = "spread"
 
@@ -81,6 +85,14 @@ class Policies(Section):
     """The policies of a run without an environment."""
 
 
+class Service(Section):
+    """A process of the user's own that serves something to rollouts; its role is `endpoint-NAME`."""
+
+    main: str
+    """`package.module:function`, called as `function(plain, ending)`."""
+    settings: Settings = {}
+
+
 class Learner(Section):
     """How each policy learns."""
 
@@ -128,10 +140,14 @@ class RunFile(Section):
     environment: Environment | None = None
     actors: Actors = Actors()
     policies: Policies = Policies()
+    services: dict[str, Service] = {}
     learner: Learner = Learner()
     tracker: Tracker = Tracker()
     supervision: Supervision = Supervision()
-    curriculum: CurriculumSettings | None = None
+    curriculum: Curriculum | None = None
+    prompts: Prompts | None = None
+    endpoints: Endpoints | None = None
+    scripted: Scripted | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """The resolved run file as JSON-able mappings, without the keys that are None."""
@@ -244,6 +260,7 @@ def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int
     elif isinstance(tables.get("folder"), str):
         tables["folder"] = str((source.folder or Path.cwd()) / Path(tables["folder"]).expanduser())
     label = source.label + (" with --set" if overrides else "")
+    prompting.resolve(tables, label)
     return RunFile.from_plain(tables, label)
 
 
@@ -256,7 +273,8 @@ def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[s
 
 _MAY_CHANGE = re.compile(
     r"stop\..*|actors\.processes|learner\.checkpoint_seconds|learner\.settings\.(\w*_)?rate"
-    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*"
+    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*|prompts\.rollout_seconds|scripted\..*"
+    r"|endpoints\.\w+\.(url|key_env|key_file|concurrency|timeout_seconds|retries|backoff_seconds|price_in|price_out)"
 )
 
 
@@ -279,7 +297,8 @@ def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, 
     if refused:
         told = "\n".join(f"  {path}: {old!r} -> {new!r}" for path, (old, new) in refused.items())
         raise RequestError(
-            f"a resumed run may change only [stop], actors.processes and rates; start a new run for\n{told}"
+            "a resumed run may change only [stop], actors.processes, rates, and where and how fast endpoints are; "
+            f"start a new run for\n{told}"
         )
     return changed
 

@@ -8,8 +8,9 @@ than `restarts` + 1 times within 60 s; nothing but the tracker is spawned while 
 nothing but the tracker is spawned; and from the first event that ends the run EndRun follows within bounded time, when
 Tick comes, whatever the processes do. After EndRun there are no actions.
 
-The end goes in steps, each of at most `step_seconds`: actors, then learners, then the tracker. Who is late gets
-SIGTERM, `grace` seconds later SIGKILL, and is said to have been late. A process that could not be killed, or that came
+The end goes in steps, each of at most `step_seconds`: actors, then learners, then endpoints, then the tracker. Who is
+late gets SIGTERM, `grace` seconds later SIGKILL, and is said to have been late; endpoints get it at once, as nobody is
+left who needs them. A process that could not be killed, or that came
 after it was given up, is left to the engine's `close`.
 """
 
@@ -91,7 +92,7 @@ class Supervisor:
         attempts_before: int = 0,
     ) -> None:
         """`attempts_before`: what earlier launches of a resumed run have used, so that attempts (and logs) are new."""
-        order = sorted(roles.items(), key=lambda item: ("tracker", "learner", "actor").index(item[1]))
+        order = sorted(roles.items(), key=lambda item: ("tracker", "endpoint", "learner", "actor").index(item[1]))
         self.roles = {name: RoleState(name, kind, attempt=attempts_before) for name, kind in order}
         self.phase: Literal["idle", "running", "stopping", "ended"] = "idle"
         self.reason = ""
@@ -99,7 +100,7 @@ class Supervisor:
         self._status = 0
         self._restarts, self._backoff = restarts, backoff_seconds
         self._step_seconds, self._grace = step_seconds, grace
-        self._steps: list[tuple[Kind, ...]] = [("actor",), ("learner",), ("tracker",)]
+        self._steps: list[tuple[Kind, ...]] = [("actor",), ("learner",), ("endpoint",), ("tracker",)]
         self._step_end = 0.0
         self._aborted = False
         self._attempts_before = attempts_before
@@ -221,7 +222,7 @@ class Supervisor:
         if self._aborted:
             return
         self._aborted = True
-        self._steps = [("actor", "learner"), ("tracker",)]
+        self._steps = [("actor", "learner", "endpoint"), ("tracker",)]
         self._step_end = now
         for role in self.roles.values():
             if role.state == "waiting":
@@ -264,7 +265,8 @@ class Supervisor:
             if any(role.state != "gone" for role in left):
                 return actions
             self._steps.pop(0)
-            self._step_end = now if self._aborted else now + self._step_seconds
+            at_once = self._aborted or self._steps[:1] == [("endpoint",)]
+            self._step_end = now if at_once else now + self._step_seconds
         self.phase = "ended"
         return [*actions, EndRun(self.reason, self.failed, max(self._status, int(self.failed)))]
 
@@ -281,6 +283,8 @@ class Supervisor:
         if role.state == "gone" or (role.signalled is None and now < self._step_end):
             return []
         why = "the run is aborted" if self._aborted else f"still there {self._step_seconds:.0f} s after it was to end"
+        if role.kind == "endpoint" and not self._aborted:
+            why = "nobody is left who needs it"
         if role.state == "waiting":
             role.state = "gone"
             return []

@@ -3,7 +3,7 @@
 A learner process owns one algorithm, made once as `Algorithm(context)`. It calls, from one thread, in this order:
 `restore` if there is a checkpoint; then again and again `accept` for each fragment that arrived, until it is `ready`
 for an `update`, and `mint` for tasks to lease while it is not. After each update it publishes `parameters()` as the
-next version.
+next version. An algorithm may also have facts of its own (`Telling`), and an end (`Finishing`).
 
 Invariant: an algorithm knows nothing of sockets, versions' numbers or disks. A fragment given to `accept` may hold
 read-only views of a receive buffer; the algorithm may keep it, but never writes into it.
@@ -11,7 +11,6 @@ read-only views of a receive buffer; the algorithm may keep it, but never writes
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
@@ -20,6 +19,7 @@ import numpy as np
 
 from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RequestError
+from broker.references import load
 
 Tree = Any
 """What travels and is stored: None, bool, int, float, str, arrays, and dicts and lists of these (`broker.arrays`)."""
@@ -70,6 +70,8 @@ class AlgorithmContext:
     """Agents of one environment that follow this policy."""
     fragment_steps: int = 32
     """Rows T of a fragment."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved run file."""
 
 
 @runtime_checkable
@@ -103,12 +105,39 @@ class Algorithm(Protocol):
     def restore(self, tree: Tree) -> None:
         """Go on from a snapshot. Raises RunError for one of another network or algorithm.
 
-        What comes of tasks that were minted before is dropped from here on: mint again what is still wanted.
+        What comes of tasks that were minted before is dropped from here on: mint again what is still wanted. What
+        has a recorded result comes from the ledger, if it is minted under the same name.
         """
         ...
 
 
-SHIPPED = {"ppo": "learners.ppo:Ppo"}
+@runtime_checkable
+class Telling(Protocol):
+    """An algorithm that says facts of its own."""
+
+    def facts(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """(kind, body) of facts to record now, each given once. Polled before `mint`, and before every checkpoint.
+
+        What is said here is in the ledger before anything that is minted afterwards. A learner that falls may have
+        lost what it said last: after `restore` say it again, and let whoever reads it pass over what is there already.
+        """
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """An algorithm that comes to an end. When all policies of a run have, the run ends."""
+
+    def finished(self) -> str | None:
+        """Why there is nothing left to do, or None. Polled after `facts` and `mint`."""
+        ...
+
+
+SHIPPED = {
+    "ppo": "learners.ppo:Ppo",
+    "textual_gradients": "learners.prompts.algorithm:TextualGradients",
+    "gepa": "learners.prompts.algorithm:GepaSearch",
+}
 
 
 def build_algorithm(name: str, context: AlgorithmContext) -> Algorithm:
@@ -116,17 +145,7 @@ def build_algorithm(name: str, context: AlgorithmContext) -> Algorithm:
 
     Raises RequestError for an unknown name, a module that cannot be imported, or settings that it does not take.
     """
-    path, colon, attribute = SHIPPED.get(name, name).partition(":")
-    if not colon:
-        known = ", ".join(sorted(SHIPPED))
-        raise RequestError(f'learner.algorithm {name!r} is unknown; take one of {known}, or "package.module:Algorithm"')
-    try:
-        build = getattr(importlib.import_module(path), attribute)
-    except ImportError as error:
-        raise RequestError(f"learner.algorithm {name!r}: cannot import {path!r}: {error}") from error
-    except AttributeError as error:
-        raise RequestError(f"learner.algorithm {name!r}: module {path!r} has no {attribute!r}") from error
-    algorithm = build(context)
+    algorithm = load(SHIPPED.get(name, name), "learner.algorithm", SHIPPED)(context)
     missing = [part for part in ALGORITHM_PARTS if not hasattr(algorithm, part)]
     if missing:
         raise RequestError(f"learner.algorithm {name!r} lacks {', '.join(missing)}: see learners.algorithm.Algorithm")

@@ -18,8 +18,9 @@ from typing import Any
 from broker.delivery import body_text
 from broker.hub import Hub
 from broker.hubstate import Arrived
+from broker.names import task_id, task_name
 from broker.station import Station
-from learners.algorithm import Algorithm, Fragment
+from learners.algorithm import Algorithm, Finishing, Fragment, Telling
 
 COUNTS_EVERY = 1.0
 """Seconds without an update after which the counts of fragments are told by themselves."""
@@ -28,8 +29,6 @@ REMEMBERED = 256
 """Versions whose crc is remembered."""
 MINT_CHARACTERS = 128 * 1024
 """Most of one `mint` fact (a fact's body has at most twice that)."""
-LIFE = "@life-"
-"""Stands in a task's name, before the life that minted it, from the second life on."""
 
 
 @dataclass
@@ -68,6 +67,7 @@ class LearnerLoop:
     _lost_before: int = 0
     _last_refusal: str = ""
     _quarantined: int = 0
+    _finished: bool = False
 
     @property
     def version(self) -> tuple[int, int]:
@@ -94,11 +94,13 @@ class LearnerLoop:
                 self.checkpoint()
                 await asyncio.sleep(0)
                 continue
+            self.tell_facts()
             self._mint()
-            station.doing = "waiting for experience"
+            self._finish()
+            station.doing = "finished" if self._finished else "waiting for experience"
             self._report()
             await _until_set(arrived, 0.1)
-            if not self.hub.queued:
+            if not self.hub.queued and not self._finished:
                 station.waits.setdefault("actors", ("experience", time.monotonic()))
 
     async def _update(self, arrived: asyncio.Event) -> None:
@@ -114,6 +116,7 @@ class LearnerLoop:
         self.updates += 1
         self.publish()
         self._record(time.monotonic() - began)
+        self.tell_facts()
         self._report()
 
     async def _meanwhile(self, result: Any, arrived: asyncio.Event) -> Mapping[str, float] | None:
@@ -122,6 +125,7 @@ class LearnerLoop:
         while not update.done():
             arrived.clear()
             self._accept_all(updating=True)
+            self.tell_facts()
             self._mint()
             self._report()
             waiter = asyncio.ensure_future(arrived.wait())
@@ -144,8 +148,7 @@ class LearnerLoop:
         life, number = fragment.version
         task = fragment.task
         if task is not None:  # its name tells for which life it was made, whatever version the rollout then had
-            task, _, of = task.partition(LIFE)
-            life = int(of) if of.isdecimal() else 1
+            task, life = task_name(task)
         stale = task is None and self.number - number > self.max_staleness  # what was asked for is judged by who asked
         if life != self.life or stale:
             self.counts.stale += 1
@@ -154,7 +157,9 @@ class LearnerLoop:
         try:
             self._check_crc(fragment)
             self.algorithm.accept(
-                Fragment(fragment.arrays, fragment.version, fragment.steps, fragment.source, task, fragment.note)
+                Fragment(
+                    fragment.arrays, fragment.version, fragment.steps, fragment.source, task, _lists(fragment.note)
+                )
             )
         except (ValueError, TypeError, KeyError) as error:
             self.counts.refused += 1
@@ -193,10 +198,24 @@ class LearnerLoop:
         tasks = self.algorithm.mint()
         if tasks:
             # An algorithm that went back to its checkpoint mints some names again: they are other tasks now.
-            suffix = f"{LIFE}{self.life}" if self.life > 1 else ""
-            minted = [{"task": f"{task.task}{suffix}", "body": task.body} for task in tasks]
+            minted = [{"task": task_id(task.task, self.life), "body": task.body} for task in tasks]
             for part in _parts(minted):
-                self.station.fact("mint", {"policy": self.policy, "tasks": part})
+                self.station.fact("mint", {"policy": self.policy, "version": self.version, "tasks": part})
+
+    def tell_facts(self) -> None:
+        """Say what the algorithm has to say."""
+        if isinstance(self.algorithm, Telling):
+            for kind, body in self.algorithm.facts():
+                self.station.fact(kind, body)
+
+    def _finish(self) -> None:
+        """Say once that this policy has nothing left to do."""
+        if not self._finished and isinstance(self.algorithm, Finishing):
+            reason = self.algorithm.finished()
+            if reason is not None:
+                self._finished = True
+                self.station.waits.clear()
+                self.station.fact("finished", {"policy": self.policy, "reason": reason})
 
     def _record(self, seconds: float) -> None:
         losses = {name: float(value) for name, value in self.losses.items()}
@@ -253,6 +272,15 @@ def _parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         size += length
     if part:
         yield part
+
+
+def _lists(note: Any) -> Any:
+    """A note as it was sent: the wire gives tuples for lists, which could not stand in a snapshot."""
+    if isinstance(note, dict):
+        return {key: _lists(value) for key, value in note.items()}
+    if isinstance(note, list | tuple):
+        return [_lists(value) for value in note]
+    return note
 
 
 async def _until_set(event: asyncio.Event, timeout: float) -> None:

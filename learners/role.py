@@ -22,7 +22,7 @@ from broker.hub import Hub
 from broker.liveness import Liveness
 from broker.reactor import Reactor
 from broker.station import Spec, Station
-from learners.algorithm import AlgorithmContext, build_algorithm
+from learners.algorithm import Algorithm, AlgorithmContext, build_algorithm
 from learners.loop import LearnerLoop
 
 LAST_CHECKPOINT = 4.0
@@ -55,7 +55,7 @@ async def learn(spec: Spec, ending: threading.Event) -> None:
         liveness=Liveness(),
         on_delivery=wake,
     )
-    algorithm = build_algorithm(spec.run["learner"]["algorithm"], context_of(spec))
+    algorithm = algorithm_of(spec)
     station = Station.open(spec, ending, serves=hub.address, identity=identity, reactor=reactor)
     reason = "failed"
     try:
@@ -76,6 +76,7 @@ async def learn(spec: Spec, ending: threading.Event) -> None:
         await learner.run(arrived)
         hub.set_phase("stopping", station.tracker.reason)
         learner.tell_counts()
+        learner.tell_facts()
         if learner.updates:
             station.doing = "the last checkpoint"
             checkpoints.offer()
@@ -159,6 +160,11 @@ def _address(spec: Spec) -> str:
     return f"tcp://{host}:0"
 
 
+def algorithm_of(spec: Spec) -> Algorithm:
+    """The algorithm of this learner. RequestError if there is none, or it does not take its settings."""
+    return build_algorithm(spec.run["learner"]["algorithm"], context_of(spec))
+
+
 def context_of(spec: Spec) -> AlgorithmContext:
     """What the algorithm is told: its policy, its spaces, its settings, the size of the run."""
     run, described = spec.run, spec.plan["policies"][spec.policy]
@@ -177,6 +183,7 @@ def context_of(spec: Spec) -> AlgorithmContext:
         environments=run["actors"]["environments"],
         agents=max(1, len(described.get("agents", ()))),
         fragment_steps=run["learner"]["fragment_steps"],
+        run=run,
     )
 
 

@@ -20,20 +20,25 @@ from learners.ppo import PpoSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + [
-    ROOT / "docs" / name for name in ("journey.md", "plug-in.md", "run-file.md")
+    ROOT / "docs" / name for name in ("journey.md", "plug-in.md", "prompts.md", "run-file.md")
 ]
 RUN_FILE = (ROOT / "docs" / "run-file.md").read_text(encoding="utf-8")
 ROOMS = "broker|actors|learners|tracker|launcher|runs|bench|tests|docs|examples"
 SPECIAL = {"seed": "drawn", "folder": "the run file's folder"}
 """Keys whose default `load` makes."""
+ALIKE = {"endpoints.critique", "endpoints.edit"}
+"""Sections with the keys of another, `endpoints.answer`."""
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[tuple[str, FieldInfo]]:
     found = []
     for name, field in model.model_fields.items():
         path = prefix + (field.alias or name)
+        if path in ALIKE:
+            continue
         section = next((t for t in (field.annotation, *_parts(field.annotation)) if _is_model(t)), None)
-        found += keys(section, f"{path}.") if section is not None else [(path, field)]
+        named = ".NAME" if getattr(field.annotation, "__origin__", None) is dict else ""
+        found += keys(section, f"{path}{named}.") if section is not None else [(path, field)]
     return found
 
 

@@ -66,6 +66,28 @@ def _phase(body: Any) -> str:
     return f"run {body['phase']}" + (f": {body['reason']}" if body["reason"] else "")
 
 
+def _pool_accept(body: Any) -> str | None:
+    declined = body["declined"]
+    if not declined:
+        return None
+    of = body["accepted"] + len(declined)
+    index, task, why = declined[0]
+    if all(reason == why for _, _, reason in declined):
+        return f"{len(declined)} of {of} minted tasks were not taken: {why}"
+    return f"{len(declined)} of {of} minted tasks were not taken, number {index}, {task}, because {why}"
+
+
+def _pool_evict(body: Any) -> str | None:
+    if body["reason"] == "score":
+        return None  # there are many, and the pool's section counts them
+    return f"task {body['task']} was evicted: {body['note']}"
+
+
+def _generation_failed(body: Any) -> str:
+    how = "ends the source" if body.get("permanent", False) else "failed"
+    return f"{body['generation']} {how}: {last_line(body['reason'])}"
+
+
 def _curriculum(body: Any) -> str | None:
     told = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in body["changed"].items())
     ways = ", ".join(f"{name} by {way}" for name, way in body["migrated"].items())
@@ -81,12 +103,16 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "environment_error": lambda body: f"an environment raised {last_line(body['traceback'])}",
     "rollout_error": lambda body: f"rollout of {body['task']} raised {last_line(body['traceback'])}",
     "resumed": _resumed,
+    "finished": lambda body: f"{body['policy']} has finished: {body['reason']}",
     "phase": _phase,
     "checkpoint": _checkpoint,
     "checkpoint_skipped": lambda body: f"checkpoint {body['file']} was skipped: {body['reason']}",
     "liveness": _liveness,
     "curriculum": _curriculum,
-    "generation_failed": lambda body: f"{body['generation']} failed: {last_line(body['reason'])}",
+    "generation_failed": _generation_failed,
+    "pool_accept": _pool_accept,
+    "pool_evict": _pool_evict,
+    "outcome_refused": lambda body: f"an outcome of {body['task']} was refused: {body['reason']}",
     "evict": _evict,
     "quarantine": lambda body: f"{body['count']} messages of {body['source']} were not believed: {body['reason']}",
     "refused": lambda body: f"a {body['kind']} fact was refused: {body['reason']}",

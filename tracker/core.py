@@ -25,11 +25,12 @@ from tracker.curriculum.pool import Curriculum
 from tracker.epochs import Epochs
 from tracker.exchange import Batch, Committed, CoreEvent, Joined, Life, Now, Restoring, Settings
 from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
-from tracker.folds import Folds
+from tracker.folds import Fold, Folds
 from tracker.leases import Answer, Request
 from tracker.phases import ENDINGS, Phases
 from tracker.standings import Standings
 from tracker.tasks import Tasks
+from tracker.templates import Templates
 
 BATCH = 8_192
 """Most facts of sources in one commit. What is held for the next ones is bounded by the sources: each keeps at most
@@ -54,6 +55,9 @@ class Core:
         pool = folds.folds["curriculum"]
         assert isinstance(pool, Curriculum)
         self.standings, self.tasks, self.epochs, self.pool = standings, tasks, epochs, pool
+        templates = folds.folds["templates"]
+        assert isinstance(templates, Templates)
+        self.templates = templates
         decisions.begin(pool, settings.curriculum, settings.launch, settings.seed)  # what cannot go on is said at once
         self.incarnation = incarnation
         self.members: dict[str, tuple[str, str, str]] = {}
@@ -230,7 +234,7 @@ class Core:
                     del empty[next(iter(empty))]
         if closing is not None:
             facts.append(("epoch", closing))
-        return facts + self.phases.decide(now)
+        return facts + self.phases.decide(now, decisions.dry(self.pool))
 
     def _closing(self) -> dict[str, Any] | None:
         """The body of the fact that closes the epoch, when one is over."""
@@ -278,7 +282,8 @@ class Core:
 
 def standard_folds() -> Folds:
     """The folds of every run, at position 0."""
-    return Folds({"standings": Standings(), "tasks": Tasks(), "epochs": Epochs(), "curriculum": Curriculum()})
+    folds: dict[str, Fold] = {"standings": Standings(), "tasks": Tasks(), "epochs": Epochs()}
+    return Folds({**folds, "curriculum": Curriculum(), "templates": Templates()})
 
 
 __all__ = [

@@ -33,6 +33,8 @@ class Counted:
         """[phase, seconds, reason] of the last 64 changes."""
         self.stop_requested: list[Any] | None = None
         """[reason, failed], of this launch."""
+        self.finished: dict[str, str] = {}
+        """By policy that has nothing left to do, of this launch and its learner's newest life, the reason."""
         self.seconds = 0.0
         self.clock_time = 0
         """The tracker's wall clock (ns) at the last `clock` fact, which said `seconds`."""
@@ -90,6 +92,7 @@ class Counted:
         "failed",
         "phases",
         "stop_requested",
+        "finished",
         "seconds",
         "clock_time",
         "solved_at",
@@ -109,7 +112,7 @@ class Counted:
     def snapshot(self) -> dict[str, Any]:
         """As plain JSON values."""
         plain = {name: getattr(self, name) for name in self._plainly}
-        plain["stop"], plain["moves"] = dict(self.stop), dict(self.moves)
+        plain["stop"], plain["moves"], plain["finished"] = dict(self.stop), dict(self.moves), dict(self.finished)
         plain["returns"] = self.returns.plain()
         plain["policies"] = {name: tally.plain() for name, tally in self.policies.items()}
         plain["roles"] = {name: tally.plain() for name, tally in self.roles.items()}
@@ -120,7 +123,7 @@ class Counted:
         """Become what `snapshot` described."""
         for name in self._plainly:
             setattr(self, name, plain[name])
-        self.stop, self.moves = dict(plain["stop"]), dict(plain["moves"])
+        self.stop, self.moves, self.finished = dict(plain["stop"]), dict(plain["moves"]), dict(plain["finished"])
         self.returns = Returns.of(plain["returns"])
         self.policies = {name: PolicyTally.of(tally) for name, tally in plain["policies"].items()}
         self.roles = {name: RoleTally.of(tally) for name, tally in plain["roles"].items()}

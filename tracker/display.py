@@ -18,6 +18,7 @@ from broker.wire import Identity
 from tracker.core import Core, Now
 from tracker.curriculum.report import Section
 from tracker.document import standings_document
+from tracker.leaderboard import standings_part
 from tracker.live import Live
 
 STANDINGS_EVERY = 0.25
@@ -51,6 +52,7 @@ class Display:
             facts=facts,
             seconds=self._core.phases.seconds(now),
             pool=self._pool.read(self._core.pool, now.steady),
+            prompts=standings_part(self._core.templates),
         )
         self._hub.publish(STANDINGS, m.Standings(), json.dumps(document).encode())
         return True

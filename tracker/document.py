@@ -25,9 +25,11 @@ def standings_document(
     facts: int = 0,
     seconds: float | None = None,
     pool: dict[str, Any] | None = None,
+    prompts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document. `now`: monotonic seconds; `facts`: the ledger's last position; `seconds`: `Core.seconds(now)`;
-    `pool`: the section of `tracker.curriculum.report`, None for a run without a curriculum.
+    `pool`: the section of `tracker.curriculum.report`, None for a run without a curriculum; `prompts`: that of
+    `tracker.leaderboard`, None for a run without templates.
     """
     seconds = fold.seconds if seconds is None else seconds
     rates = live.rates()
@@ -76,6 +78,7 @@ def standings_document(
         "quarantined": fold.quarantined,
         "tasks": task_counts(tasks),
         "pool": pool,
+        "prompts": prompts,
         "alarms": [*fold.alarms, *live.alarms.values()],
     }
     clean: dict[str, Any] = finite(document)

@@ -1,4 +1,4 @@
-"""The ledger for other tools: one JSON file, or a folder with a CSV or Parquet file for each kind of fact.
+"""The ledger for other tools: one JSON file, or a folder of CSV or Parquet files by kind of fact; the best template.
 
 Invariants: every fact up to the moment of the call is in the export once, in order; memory does not grow with the
 ledger; what exists at `out` is replaced only once the new export is whole.
@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from broker.errors import RequestError
+from tracker.folds import Folds
+from tracker.leaderboard import best_text, texts_and_rewards
 from tracker.ledger import LEDGER, LedgerReader, StoredFact
+from tracker.templates import Templates
 
 Form = Literal["json", "csv", "parquet"]
 _OWN = ("position", "source", "incarnation", "sequence", "time")
@@ -26,7 +29,9 @@ _OWN = ("position", "source", "incarnation", "sequence", "time")
 def export(run_dir: Path, to: str, out: Path) -> Path:
     """Export the ledger of a run to the file (json) or folder (csv, parquet) `out`, and give its path.
 
-    json: `{"run": directory, "count": n, "facts": {kind: [{position, source, incarnation, sequence, time, body}]}}`.
+    json: `{"run": directory, "count": n, "facts": {kind: [{position, source, incarnation, sequence, time, body}]}}`; of
+    a run that searches prompts also `"templates": [text, ...], "rewards": {text: [reward, ...]}`, first seen first,
+    whole texts as keys, `[]` for a template without a trial.
     csv: `out/<kind>.csv`, a body's nested keys joined by dots, lists as JSON text.
     parquet: `out/<kind>.parquet`, the same columns with types (see `tracker.parquet`).
     RequestError: no ledger there, another form, pyarrow is missing (parquet), or `out` cannot be written.
@@ -57,6 +62,31 @@ def export(run_dir: Path, to: str, out: Path) -> Path:
     return out
 
 
+def best_template(run_dir: Path, policy: str | None = None) -> str:
+    """The text of the best template of a run, of this policy if there are several.
+
+    RequestError: no ledger there, no templates in it, or several policies and none of them named.
+    """
+    with LedgerReader(Path(run_dir) / LEDGER) as ledger:
+        text, known = best_text(_templates(ledger), policy)
+    if text is not None:
+        return text
+    if not known:
+        raise RequestError(f"{run_dir} has no templates: --best is for runs that search prompts")
+    if policy is None and len(known) > 1:
+        raise RequestError(f"{run_dir} has several searches: add --policy and one of {', '.join(known)}")
+    if policy is not None and policy not in known:
+        raise RequestError(f"--policy {policy!r} has no templates; {', '.join(known)} has")
+    raise RequestError(f"the search of {policy or known[0]!r} has not scored a template yet: ask again later")
+
+
+def _templates(ledger: LedgerReader) -> Templates:
+    """The templates of a run, from their snapshot and the facts after it."""
+    templates = Templates()
+    Folds({"templates": templates}).restore(ledger)
+    return templates
+
+
 def _to_json(ledger: LedgerReader, through: int, scratch: Path, out: Path) -> None:
     kinds: dict[str, Path] = {}
     with ExitStack() as stack:
@@ -78,7 +108,10 @@ def _to_json(ledger: LedgerReader, through: int, scratch: Path, out: Path) -> No
                 shutil.copyfileobj(content, file)
             part.unlink()
             file.write("\n]")
-        file.write("\n}}\n")
+        file.write("\n}")
+        for key, value in (texts_and_rewards(_templates(ledger)) or {}).items():
+            file.write(f",\n{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
+        file.write("}\n")
     whole.replace(out)
 
 

@@ -110,6 +110,12 @@ class Outcome(TypedDict):  # noqa: D101
     score: Number
     policy: NotRequired[str | None]
     draw: NotRequired[Count | None]
+    result: NotRequired[dict[str, Any] | None]
+
+
+@with_config(_config)
+class Delivered(TypedDict):  # noqa: D101
+    task: str
 
 
 @with_config(_config)
@@ -132,6 +138,12 @@ class Update(TypedDict):  # noqa: D101
     refused: Count
     lost: Count
     seconds: NotRequired[Number]
+
+
+@with_config(_config)
+class Finished(TypedDict):  # noqa: D101
+    policy: str
+    reason: str
 
 
 @with_config(_config)
@@ -164,6 +176,7 @@ class MintedTask(TypedDict):  # noqa: D101
 class Mint(TypedDict):  # noqa: D101
     policy: NotRequired[Name | None]
     tasks: list[MintedTask]
+    version: NotRequired[Version | None]
     generation: NotRequired[str | None]
     last: NotRequired[bool]
 
@@ -173,6 +186,44 @@ class GenerationFailed(TypedDict):  # noqa: D101
     generation: str
     reason: str
     permanent: NotRequired[bool]
+
+
+@with_config(_config)
+class Template(TypedDict):  # noqa: D101
+    policy: Name
+    template: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    text: str
+    parent: str | None
+    critique: str
+    round: Count
+    candidate: Count
+    version: NotRequired[Version | None]
+    placeholders: list[str]
+
+
+@with_config(_config)
+class RefusedTemplate(TypedDict):  # noqa: D101
+    policy: Name
+    text: str
+    parent: str | None
+    round: Count
+    candidate: Count
+    reason: str
+
+
+@with_config(_config)
+class Round(TypedDict):  # noqa: D101
+    policy: Name
+    round: Count
+    rounds: NotRequired[Count]
+    beam: list[str]
+    leader: str
+    leader_mean: NotRequired[Number]
+    best: str
+    best_mean: Number
+    calls: Count
+    tokens: Count
+    cost: Number
 
 
 # "from" is a word of the language, hence the functional form.
@@ -194,12 +245,17 @@ _of_sources: dict[str, Any] = {
     "progress": Progress,
     "environment_error": EnvironmentRaised,
     "outcome": Outcome,
+    "delivered": Delivered,
     "rollout_error": RolloutError,
     "update": Update,
+    "finished": Finished,
     "fragments": Fragments,
     "refusal": Refusal,
     "quarantine": Quarantine,
     "mint": Mint,
+    "template": Template,
+    "refused_template": RefusedTemplate,
+    "round": Round,
     "generation_failed": GenerationFailed,
     "resumed": Resumed,
 }

@@ -5,6 +5,7 @@ Invariant: a lease names exactly one incarnation, the request that it answers, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -44,6 +45,18 @@ class Task:
     body: str
     lapses: int = 0
     lease: Lease | None = None
+    version: tuple[int, int] | None = None
+    """Of its policy, when it was minted."""
+
+
+class QueuedTask(NamedTuple):
+    """A task of the queue, as it is given out. `recorded` is the position of the outcome that has its result, or 0."""
+
+    task: str
+    policy: str
+    body: str
+    version: tuple[int, int] | None = None
+    recorded: int = 0
 
 
 class DrawnTask(NamedTuple):
@@ -57,20 +70,29 @@ class DrawnTask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An assignment to publish once the facts that it rests on are on disk: (task, policy, body as JSON text) each."""
+    """An assignment to publish once the facts that it rests on are on disk."""
 
     source: str
     incarnation: str
     request: int
     deadline: int
-    tasks: tuple[tuple[str, str, str], ...]
+    tasks: tuple[QueuedTask, ...]
     drawn: tuple[DrawnTask, ...] = ()
     """From the curriculum's pool."""
 
-    def message(self, now: int) -> m.Assignment:
-        """As it is sent at `now` (wall clock, ns)."""
+    def message(self, now: int, stored: Callable[[int], str] | None = None) -> m.Assignment:
+        """As it is sent at `now` (wall clock, ns). `stored` gives the body of the fact at a position of the ledger."""
         seconds = max(0.0, (self.deadline - now) / 1e9) if self.tasks or self.drawn else 0.0
-        queued = [m.LeasedTask(task=name, policy=policy or None, body=body) for name, policy, body in self.tasks]
+        queued = [
+            m.LeasedTask(
+                task=given.task,
+                policy=given.policy or None,
+                body=given.body,
+                version=given.version,
+                recorded=stored(given.recorded) if given.recorded and stored is not None else None,
+            )
+            for given in self.tasks
+        ]
         drawn = [
             m.LeasedTask(task=name, policy=policy, body=body, label=label, draw=draw, generate=draw is None)
             for name, policy, body, label, draw in self.drawn

@@ -48,8 +48,8 @@ class Phases:
         duplicates, self._reported_duplicates = self.duplicates - self._reported_duplicates, self.duplicates
         return "clock", {"seconds": round(self.seconds(now), 3), "duplicates": duplicates}
 
-    def decide(self, now: Now) -> OwnFacts:
-        """The change of phase that is due now, or a `clock` fact, if one is."""
+    def decide(self, now: Now, dry: str) -> OwnFacts:
+        """The change of phase that is due now, or a `clock` fact, if one is. `dry`: why nothing is left to draw."""
         standings, settings = self.standings, self.settings
         seconds = self.seconds(now)
         to: tuple[str, str, bool] | None = None
@@ -60,8 +60,8 @@ class Phases:
         elif standings.phase == "starting" and self._assembled():
             to = ("running", "", False)
         elif standings.phase == "running":
-            reason = self._reached(seconds)
-            to = ("stopping", reason, False) if reason else None
+            reason = self._reached(seconds) or self._finished()
+            to = ("stopping", reason or dry, not reason) if reason or dry else None
         elif standings.phase == "stopping":
             if self._stopping_at is None:
                 self._stopping_at = now.steady
@@ -119,3 +119,11 @@ class Phases:
         if settings.stop_return is not None and standings.returns.reaches(settings.stop_return):
             return f"a mean return of {settings.stop_return:g} over 100 episodes was reached"
         return ""
+
+    def _finished(self) -> str:
+        """Why the run is done: every policy says that it has nothing left to do."""
+        finished, learners = self.standings.finished, self.settings.learners
+        if not learners or not learners <= {f"learner-{policy}" for policy in finished}:
+            return ""
+        told = [reason if len(finished) == 1 else f"{policy}: {reason}" for policy, reason in sorted(finished.items())]
+        return "; ".join(told) or "finished"

@@ -73,7 +73,7 @@ def settings_of(spec: Spec) -> Settings:
         learners=frozenset(f"learner-{policy}" for policy in spec.plan["policies"]),
         epoch_steps=run["tracker"]["epoch_steps"],
         lease_seconds=run["tracker"]["lease_seconds"],
-        curriculum=CurriculumSettings.model_validate(run["curriculum"]) if "curriculum" in run else None,
+        curriculum=CurriculumSettings.of(run["curriculum"]) if "curriculum" in run else None,
         seed=run.get("seed", 0),
     )
 
@@ -216,7 +216,7 @@ class TrackerRole:
         if committed.durable:
             self._hub.acknowledge(committed.durable)
         for answer in committed.answers:
-            self._hub.publish(answer.source, answer.message(now.wall))
+            self._hub.publish(answer.source, answer.message(now.wall, self._stored))
         for life in committed.lives:
             self._transfers.begin(life)
         for fact in committed.facts:
@@ -243,6 +243,10 @@ class TrackerRole:
             self._snapshots.stored()
             self._live.alarms.pop("disk", None)
         return positions
+
+    def _stored(self, position: int) -> str:
+        """The body of the fact at this position."""
+        return self._ledger.read(position - 1, 1)[0][6]
 
     def _publish(self, fact: Fact) -> None:
         if fact.kind == "phase":

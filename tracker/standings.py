@@ -23,7 +23,7 @@ MOST = 1e300
 class Standings(Counted):
     """The fold. Its attributes are what `tracker.live`, `tracker.core` and `tracker.summary` read."""
 
-    version = 1
+    version = 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,6 +33,7 @@ class Standings(Counted):
                 "episode",
                 "progress",
                 "update",
+                "finished",
                 "fragments",
                 "outcome",
                 "mint",
@@ -130,6 +131,9 @@ class Standings(Counted):
         tally.losses = body["losses"]
         self._use(tally, body)
 
+    def _finished(self, fact: Fact) -> None:
+        self.finished[fact.body["policy"]] = fact.body["reason"]
+
     def _fragments(self, fact: Fact) -> None:
         self._use(self.policy(fact.body["policy"]), fact.body)
 
@@ -164,6 +168,7 @@ class Standings(Counted):
             self.solved_at = None
         self.stop = new
         self.stop_requested = None
+        self.finished = {}
         for role in self.roles.values():
             role.spawns, role.running = 0, False
 
@@ -212,6 +217,7 @@ class Standings(Counted):
     def _life(self, fact: Fact) -> None:
         tally = self.policy(fact.body["policy"])
         tally.life, tally.incarnation = fact.body["life"], fact.body["incarnation"]
+        self.finished.pop(fact.body["policy"], None)
 
     def _checkpoint(self, fact: Fact) -> None:
         body = fact.body

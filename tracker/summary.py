@@ -17,11 +17,13 @@ from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
 from tracker.document import policy_counts, task_counts
 from tracker.epochs import Epochs
+from tracker.leaderboard import summary_part, template_rows
 from tracker.ledger import LEDGER, LedgerReader
 from tracker.lock import is_held
 from tracker.standings import Standings
 from tracker.tallies import finite
 from tracker.tasks import Tasks
+from tracker.templates import Templates
 
 SUMMARY = "summary.json"
 
@@ -42,6 +44,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     assert isinstance(epochs, Epochs)
     pool = folds.folds["curriculum"]
     assert isinstance(pool, Curriculum)
+    templates = folds.folds["templates"]
+    assert isinstance(templates, Templates)
     state = standings.phase or "starting"
     if state == "ended":
         state = "failed" if standings.failed else "ended"
@@ -55,6 +59,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
             "reason": standings.reason,
             "failed": standings.failed,
             "seed": standings.seed,
+            "simulation": bool(standings.config.get("simulation", False)),
             "launches": standings.launch,
             "seconds": standings.seconds,
             "stop": standings.stop,
@@ -68,6 +73,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
             "facts": {"stored": folds.position, "duplicates": standings.duplicates, "refused": standings.refused},
             "restarts": {name: role.restarts for name, role in standings.roles.items() if role.spawned_at},
             "tasks": task_counts(tasks),
+            "templates": template_rows(templates),
+            "prompts": summary_part(templates, str(run_dir)),
             "pool": section(pool),
             "pool_epochs": list(pool.epochs.closed) if pool.settings is not None else [],
             "epochs": list(epochs.closed),

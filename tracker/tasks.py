@@ -1,7 +1,10 @@
-"""Tasks: minted by a policy, leased to actors, ended by their first outcome.
+"""Tasks: minted by a policy, leased to actors, ended by their first outcome, or by its delivery.
 
 Invariants: minted = waiting + leased + done + failed + evicted; a task is leased to at most one incarnation at a time;
-its first outcome ends it, whoever sends it, and every later one is recorded and changes nothing; an id is used once.
+its first outcome counts, whoever sends it, and every later one is stored and changes nothing; an id is used once.
+An outcome without a result ends its task. One with a result is *recorded* under the policy and the task's name: the
+task ends when somebody says that the result was delivered, is leased for that alone until then, and so is every later
+task of that name. Of a result the fold keeps where it is; the ledger has it.
 `decide` changes nothing: it gives the facts to commit, and only applying those facts moves a task.
 """
 
@@ -12,21 +15,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from broker.delivery import MAX_BODY, body_text
+from broker.names import task_name
 from tracker.ended import Ended
 from tracker.facts import Fact
-from tracker.leases import ATTEMPTS, Answer, Decision, Lease, Request, Task
+from tracker.leases import ATTEMPTS, Answer, Decision, Lease, QueuedTask, Request, Task
 from tracker.parts import pieces, whole
 
 REMEMBERED = 64
 """Answered requests kept for each incarnation, to answer the same request with the same assignment."""
 ANSWER_BYTES = 4 * 1024 * 1024
 """Most bytes of bodies in one answer: with all that goes with them they fit into one header (8 MiB)."""
+RECORDED_BYTES = 4 * MAX_BODY
+"""What a recorded outcome counts for in an answer: its most, as its length is known to the ledger alone."""
 
 
 class Tasks:
     """The fold, and the decisions that are taken on its state."""
 
-    version = 3
+    version = 4
     kinds = frozenset(
         [
             "curriculum",
@@ -34,6 +40,7 @@ class Tasks:
             "assign",
             "lease_returned",
             "outcome",
+            "delivered",
             "rollout_error",
             "evict",
             "life",
@@ -52,6 +59,8 @@ class Tasks:
         self.returned = self.late = self.duplicates = self.unknown = 0
         self.leases: dict[tuple[str, str], dict[str, None]] = {}
         """By (source, incarnation), the tasks that it holds."""
+        self.recorded: dict[str, dict[str, int]] = {}
+        """By policy and task's name, the position of the first outcome with a result."""
         self.pooled = False
         """The run has a curriculum: what is minted with a label is its business."""
         self.owed: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -75,6 +84,11 @@ class Tasks:
         """How many wait for an actor."""
         return len(self.tasks) - self.leased
 
+    def recorded_at(self, name: str) -> int:
+        """Where the result of this task is in the ledger; 0 if it has none."""
+        task = self.tasks.get(name)
+        return 0 if task is None else self.recorded.get(task.policy, {}).get(task_name(name)[0], 0)
+
     # --- the fold
 
     def apply(self, fact: Fact) -> None:
@@ -91,6 +105,7 @@ class Tasks:
 
     def _mint(self, fact: Fact) -> None:
         policy = fact.body.get("policy") or ""
+        version = fact.body.get("version")
         for item in fact.body["tasks"]:
             if self.pooled and "label" in item:
                 continue
@@ -103,7 +118,7 @@ class Tasks:
                 continue
             self.minted += 1
             body = body_text(item["body"])
-            self.tasks[name] = Task(self.minted, policy, body)
+            self.tasks[name] = Task(self.minted, policy, body, version=version)
             self._wait(name)
             if len(body) > MAX_BODY:  # as written here it may be longer than its source wrote it
                 self._owe(f"evict:{name}", {"task": name, "reason": f"its body has more than {MAX_BODY} characters"})
@@ -136,14 +151,27 @@ class Tasks:
         if fact.body.get("draw") is not None:
             return  # of a task of the pool
         name = fact.body["task"]
-        if name in self.tasks:
+        task = self.tasks.get(name)
+        first = False
+        if fact.body.get("result") is not None:
+            policy = fact.body.get("policy") or "" if task is None else task.policy
+            recorded = self.recorded.setdefault(policy, {})
+            first = recorded.setdefault(task_name(name)[0], fact.position) == fact.position
+        elif task is not None:
+            first = True
             self.done += 1
             self._end(name, fact.position)
-        elif self.ended.before(name, fact.position):
+        if task is None and not self.ended.before(name, fact.position):
+            self.unknown += 1
+        elif not first:
             self.late += 1
             self._owe(f"late_outcome:{fact.position}:{name}", {"task": name, "from": fact.source, "of": fact.position})
-        else:
-            self.unknown += 1
+
+    def _delivered(self, fact: Fact) -> None:
+        name = fact.body["task"]
+        if self.recorded_at(name):
+            self.done += 1
+            self._end(name, fact.position)
 
     def _rollout_error(self, fact: Fact) -> None:
         if fact.body.get("draw") is not None:
@@ -240,7 +268,7 @@ class Tasks:
             if name in evicted:
                 continue
             decision.facts.append(("lease_returned", {"task": name, "from": source, "reason": reason}))
-            if self.tasks[name].lapses + 1 >= attempts:
+            if self.tasks[name].lapses + 1 >= attempts and not self.recorded_at(name):
                 why = f"{attempts} leases ended without an outcome, the last one: {reason}"
                 decision.facts.append(("evict", {"task": name, "reason": why}))
         deadline = now + int(lease_seconds * 1e9)
@@ -284,7 +312,7 @@ class Tasks:
             seen.append((task.policy, entry))
             if entry[1] in taken:
                 continue
-            size += len(task.body.encode())
+            size += RECORDED_BYTES if self.recorded_at(entry[1]) else len(task.body.encode())
             if size > ANSWER_BYTES:  # never the first one: a body is at most 1 MiB
                 break
             taken.add(entry[1])
@@ -298,14 +326,15 @@ class Tasks:
         names = self._answered.get((request.source, request.incarnation), {}).get(request.request)
         if names is None:
             return None
-        held: list[tuple[str, str, str]] = []
+        held: list[QueuedTask] = []
         deadline = 0
         for name in names:
             task = self.tasks.get(name)
             lease = task.lease if task is not None else None
             if task is None or lease is None or lease[:3] != request[:3]:
                 continue
-            held.append((name, task.policy, task.body))
+            recorded = self.recorded_at(name)
+            held.append(QueuedTask(name, task.policy, "{}" if recorded else task.body, task.version, recorded))
             deadline = lease.deadline
         return Answer(*request[:3], deadline, tuple(held))
 
@@ -319,26 +348,33 @@ class Tasks:
 
     def parts(self) -> Iterator[dict[str, Any]]:
         """The same in parts, of the moment at which the first is taken."""
-        tasks = [(name, t.order, t.policy, t.body, t.lapses, t.lease) for name, t in self.tasks.items()]
+        tasks = [(name, t.order, t.policy, t.body, t.lapses, t.lease, t.version) for name, t in self.tasks.items()]
+        recorded = [(policy, *row) for policy, positions in self.recorded.items() for row in positions.items()]
         yield {
             "counts": [getattr(self, name) for name in self._counts],
             "pooled": self.pooled,
             "tasks": [],
+            "recorded": [],
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
             "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
         }
         yield from pieces("tasks", tasks)
+        yield from pieces("recorded", recorded)
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Become what `snapshot` described."""
         for name, value in zip(self._counts, plain["counts"], strict=True):
             setattr(self, name, value)
         self.pooled = plain["pooled"]
+        self.recorded = {}
+        for policy, name, position in plain["recorded"]:
+            self.recorded.setdefault(policy, {})[name] = position
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
         self.tasks, self.leases, self._waiting, self._deadlines = {}, {}, {}, []
-        for name, order, policy, body, lapses, lease in plain["tasks"]:
-            task = self.tasks[name] = Task(order, policy, body, lapses, Lease(*lease) if lease else None)
+        for name, order, policy, body, lapses, lease, version in plain["tasks"]:
+            held = Lease(*lease) if lease else None
+            task = self.tasks[name] = Task(order, policy, body, lapses, held, tuple(version) if version else None)
             if task.lease is None:
                 self._wait(name)
             else:

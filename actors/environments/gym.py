@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
 
 from actors.environments.columns import AgentColumns
+from actors.environments.rows import Rows
 from actors.environments.vector import (
     Array,
     Column,
@@ -22,14 +22,13 @@ from actors.environments.vector import (
     Masks,
     Observations,
     Step,
-    environment_seed,
 )
 
 AGENT = "agent"
 
 
 class _OneAgent:
-    """What both forms share: the buffers of the one agent, and the count of its episodes."""
+    """What both forms share: the buffers of the one agent, and its rows."""
 
     kind: Literal["gymnasium", "pettingzoo"] = "gymnasium"
     agents: tuple[str, ...] = (AGENT,)
@@ -41,41 +40,18 @@ class _OneAgent:
         self.action_specs = {AGENT: self.columns.action_spec}
         self.observations: Observations = {AGENT: self.columns.arrays}
         self.masks: Masks = {AGENT: self.columns.mask}
-        self._seed = seed
-        self._row = 0
         self._rewards = np.zeros(count, np.float32)
         self._terminated, self._truncated, self._valid = (np.zeros(count, bool) for _ in range(3))
-        self._columns: tuple[Column, Column, Column, Column] = (
+        columns: tuple[Column, Column, Column, Column] = (
             {AGENT: self._rewards},
             {AGENT: self._terminated},
             {AGENT: self._truncated},
             {AGENT: self._valid},
         )
-        self._began = [0] * count  # the row at which the running episode's first transition is made
-        self._began_at = [0.0] * count
-        self._episode = [0] * count
-
-    def _begin_all(self, seed: int | None) -> None:
-        if seed is not None:
-            self._seed = seed
-        self._row = 0
-        self._began = [0] * self.count
-        self._began_at = [perf_counter()] * self.count
-        self._episode = [0] * self.count
-
-    def _begin(self, i: int) -> None:
-        self._began[i] = self._row + 1
-        self._began_at[i] = perf_counter()
-        self._episode[i] += 1
+        self._rows = Rows(count, seed, self.observations, self.masks, columns)
 
     def _ended(self, i: int, reward: float) -> Episode:
-        length = self._row - self._began[i] + 1
-        seconds = perf_counter() - self._began_at[i]
-        return Episode(length, {AGENT: float(reward)}, {AGENT: length}, seconds, i)
-
-    def _step(self, env_steps: int, episodes: list[Episode]) -> Step:
-        self._row += 1
-        return Step(self.observations, self.masks, *self._columns, env_steps, episodes)
+        return self._rows.ended(i, {AGENT: float(reward)}, {AGENT: self._rows.length(i)})
 
 
 class GymEnvironments(_OneAgent):
@@ -92,9 +68,9 @@ class GymEnvironments(_OneAgent):
 
     def reset(self, seed: int | None = None) -> Observations:
         """See VectorEnvironment.reset."""
-        self._begin_all(seed)
+        self._rows.begin_all(seed)
         for i in range(self.count):
-            self._reset(i, environment_seed(self._seed, i))
+            self._reset(i, self._rows.seed_of(i))
         return self.observations
 
     def step(self, actions: Mapping[str, Array]) -> Step:
@@ -111,7 +87,7 @@ class GymEnvironments(_OneAgent):
         try:
             for i, step in enumerate(self._steps):
                 if over[i]:
-                    self._begin(i)
+                    self._rows.begin(i)
                     self._reset(i, None)
                     rewards[i] = 0.0
                     valid[i] = False
@@ -129,8 +105,8 @@ class GymEnvironments(_OneAgent):
         except EnvironmentFailed:
             raise
         except Exception as error:
-            raise self._failed(error, i, self._row - self._began[i]) from error
-        return self._step(env_steps, episodes)
+            raise self._rows.failed(error, i) from error
+        return self._rows.close(env_steps, episodes)
 
     def close(self) -> None:
         """See VectorEnvironment.close."""
@@ -143,12 +119,9 @@ class GymEnvironments(_OneAgent):
             observation, _ = self._environments[i].reset(seed=seed)
             self.columns.write(i, observation)
         except Exception as error:
-            raise self._failed(error, i, 0) from error
+            raise self._rows.failed(error, i, 0) from error
         self._over[i] = False
         self._returns[i] = 0.0
-
-    def _failed(self, error: Exception, i: int, step: int) -> EnvironmentFailed:
-        return EnvironmentFailed(error, environment_seed(self._seed, i), self._episode[i], step, i)
 
 
 class GymVectorForm(_OneAgent):
@@ -164,9 +137,9 @@ class GymVectorForm(_OneAgent):
 
     def reset(self, seed: int | None = None) -> Observations:
         """See VectorEnvironment.reset: one stream, seeded from (seed, 0), serves all copies."""
-        self._begin_all(seed)
+        self._rows.begin_all(seed)
         try:
-            observations, _ = self._environment.reset(seed=environment_seed(self._seed, 0))
+            observations, _ = self._environment.reset(seed=self._rows.seed_of(0))
             self.columns.write_all(observations)
         except Exception as error:
             raise self._failed(error) from error
@@ -191,12 +164,12 @@ class GymVectorForm(_OneAgent):
         for i in reset:  # these copies were reset by this call, whatever numbers they gave for it
             rewards[i] = returns[i] = 0.0
             terminated[i] = truncated[i] = valid[i] = False
-            self._begin(i)
+            self._rows.begin(i)
         returns += rewards
         self._over = over = (terminated | truncated).nonzero()[0].tolist()
         episodes = [self._ended(i, returns[i]) for i in over]
         env_steps = self.count - len(reset)
-        return self._step(env_steps, episodes)
+        return self._rows.close(env_steps, episodes)
 
     def close(self) -> None:
         """See VectorEnvironment.close."""
@@ -204,4 +177,4 @@ class GymVectorForm(_OneAgent):
             self._environment.close()
 
     def _failed(self, error: Exception) -> EnvironmentFailed:
-        return EnvironmentFailed(error, environment_seed(self._seed, 0), 0, self._row, None)
+        return EnvironmentFailed(error, self._rows.seed_of(0), 0, self._rows.row, None)

@@ -9,7 +9,7 @@ RequestError that names `environment.id` and how to mend it.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,8 +22,10 @@ from actors.environments.gym import GymEnvironments, GymVectorForm
 from actors.environments.settings import EnvironmentSettings
 from actors.environments.vector import VectorEnvironment
 from actors.environments.zoo import ZooEnvironments
+from broker import references
 from broker.errors import RequestError, UnsupportedSpace
 
+KEY = "environment.id"
 FORMS = (
     'a Gymnasium id ("CartPole-v1"), a PettingZoo module ("mpe2:simple_spread_v3") or "package.module:callable" '
     "that returns a Gymnasium or PettingZoo environment"
@@ -50,7 +52,7 @@ def make(settings: EnvironmentSettings, count: int, seed: int = 0) -> VectorEnvi
             with suppress(Exception):
                 environment.close()
         if isinstance(error, UnsupportedSpace):
-            raise UnsupportedSpace(f"environment.id {settings.id!r}: {error}") from error
+            raise UnsupportedSpace(f"{KEY} {settings.id!r}: {error}") from error
         if isinstance(error, RequestError):
             raise
         raise _wrong(settings, f"its spaces cannot be read: {_text(error)}", "mend the environment") from error
@@ -99,12 +101,13 @@ def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
     if rest in gymnasium.registry:  # importing the package has registered it
         return _registered(settings, rest)
     try:
-        return _from_zoo(settings, importlib.import_module(f"{package}.{rest}"))
-    except ModuleNotFoundError as error:
-        if error.name != f"{package}.{rest}":
-            raise _wrong(settings, f"importing it raised {_text(error)}", "install what it needs") from error
+        inner = importlib.util.find_spec(f"{package}.{rest}")
+    except ModuleNotFoundError:  # what should hold it is no package
+        inner = None
+    if inner is None:
         wrong = f"module {package!r} has no {rest!r} (neither an attribute nor a module in it)"
-        raise _wrong(settings, wrong, "check the name") from error
+        raise _wrong(settings, wrong, "check the name")
+    return _from_zoo(settings, _module(settings, inner.name))
 
 
 def _registered(settings: EnvironmentSettings, name: str) -> Callable[[], Any]:
@@ -167,20 +170,8 @@ def _vector_form(settings: EnvironmentSettings, count: int) -> Any:
     return environment
 
 
-def _module(settings: EnvironmentSettings, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or name
-        if name == missing or name.startswith(missing + "."):
-            raise _wrong(
-                settings, f"there is no module {missing!r}", f"install its package, or give {FORMS}"
-            ) from error
-        raise _wrong(
-            settings, f"module {name!r} needs {missing!r}, which is missing", f"install {missing!r}"
-        ) from error
-    except Exception as error:
-        raise _wrong(settings, f"importing {name!r} raised {_text(error)}", "mend that module") from error
+def _module(settings: EnvironmentSettings, path: str) -> ModuleType:
+    return references.import_module(path, settings.id, KEY, f"install its package, or give {FORMS}")
 
 
 def _text(error: BaseException) -> str:
@@ -188,4 +179,4 @@ def _text(error: BaseException) -> str:
 
 
 def _wrong(settings: EnvironmentSettings, wrong: str, mend: str) -> RequestError:
-    return RequestError(f"environment.id {settings.id!r}: {wrong}. To mend it: {mend}.")
+    return references.wrong(settings.id, KEY, wrong, mend)

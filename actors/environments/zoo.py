@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
 
 from actors.environments.columns import AgentColumns, Write
+from actors.environments.rows import Rows
 from actors.environments.vector import (
     Array,
     Column,
@@ -24,7 +24,6 @@ from actors.environments.vector import (
     Masks,
     Observations,
     Step,
-    environment_seed,
 )
 
 Present = list[tuple[str, int, Write]]  # the agents that act now: name, place in the columns, where to write
@@ -42,13 +41,12 @@ class ZooEnvironments:
         self.count = count = len(environments)
         self._environments = list(environments)
         self._steps = [environment.step for environment in environments]
-        self._seed = seed
         self.columns = {
             agent: AgentColumns(agent, first.observation_space(agent), first.action_space(agent), count)
             for agent in self.agents
         }
         self._writes = [column.write for column in self.columns.values()]
-        self._rows = [column.rows for column in self.columns.values()]
+        self._converts = [column.rows for column in self.columns.values()]
         self._places = {agent: place for place, agent in enumerate(self.agents)}
         self.observation_specs = {agent: column.observation_spec for agent, column in self.columns.items()}
         self.action_specs = {agent: column.action_spec for agent, column in self.columns.items()}
@@ -60,29 +58,26 @@ class ZooEnvironments:
         self._terminated, self._truncated, self._valid = (np.zeros(shape, bool) for _ in range(3))
         self._returns = np.zeros(shape, np.float64)
         self._lengths = np.zeros(shape, np.int64)
-        blocks = (self._rewards, self._terminated, self._truncated, self._valid)
-        self._columns: list[Column] = [dict(zip(self.agents, block, strict=True)) for block in blocks]
+        columns = (
+            self._column(self._rewards),
+            self._column(self._terminated),
+            self._column(self._truncated),
+            self._column(self._valid),
+        )
+        self._rows = Rows(count, seed, self.observations, self.masks, columns)
         self._present: list[Present] = [[] for _ in range(count)]
         self._names: list[list[str]] = [[] for _ in range(count)]
-        self._row = 0
-        self._began = [0] * count  # the row at which the running episode's first transition is made
-        self._began_at = [0.0] * count
-        self._episode = [0] * count
 
     def reset(self, seed: int | None = None) -> Observations:
         """See VectorEnvironment.reset."""
-        if seed is not None:
-            self._seed = seed
-        self._row = 0
-        self._began = [0] * self.count
-        self._episode = [0] * self.count
+        self._rows.begin_all(seed)
         for i in range(self.count):
-            self._reset(i, environment_seed(self._seed, i))
+            self._reset(i, self._rows.seed_of(i))
         return self.observations
 
     def step(self, actions: Mapping[str, Array]) -> Step:
         """See VectorEnvironment.step."""
-        rows = [convert(actions[agent]) for agent, convert in zip(self.agents, self._rows, strict=True)]
+        rows = [convert(actions[agent]) for agent, convert in zip(self.agents, self._converts, strict=True)]
         rewards, valid = self._rewards, self._valid
         rewards.fill(0.0)
         self._terminated.fill(False)
@@ -98,8 +93,7 @@ class ZooEnvironments:
                 if len(present) != everyone:
                     valid[:, i] = False
                     if not present:
-                        self._began[i] = self._row + 1
-                        self._episode[i] += 1
+                        self._rows.begin(i)
                         self._reset(i, None)
                         env_steps -= 1
                         continue
@@ -121,13 +115,10 @@ class ZooEnvironments:
         except EnvironmentFailed:
             raise
         except Exception as error:
-            raise self._failed(error, i, self._row - self._began[i]) from error
+            raise self._rows.failed(error, i) from error
         self._returns += rewards
         self._lengths += valid
-        episodes = [self._ended(i) for i in ended]
-        self._row += 1
-        gains, terminated, truncated, acted = self._columns
-        return Step(self.observations, self.masks, gains, terminated, truncated, acted, env_steps, episodes)
+        return self._rows.close(env_steps, [self._ended(i) for i in ended])
 
     def close(self) -> None:
         """See VectorEnvironment.close."""
@@ -148,10 +139,9 @@ class ZooEnvironments:
             if not names:
                 raise RuntimeError("reset left no agent in `agents`; an episode needs at least one")
         except Exception as error:
-            raise self._failed(error, i, 0) from error
+            raise self._rows.failed(error, i, 0) from error
         self._returns[:, i] = 0.0
         self._lengths[:, i] = 0
-        self._began_at[i] = perf_counter()
 
     def _change(self, i: int, given: Any, terminations: Any, truncations: Any) -> None:
         """Note who died, left or appeared in the step that environment i just made."""
@@ -178,7 +168,7 @@ class ZooEnvironments:
     def _ended(self, i: int) -> Episode:
         lengths = {agent: int(n) for agent, n in zip(self.agents, self._lengths[:, i], strict=True) if n}
         returns = {agent: float(self._returns[self._places[agent], i]) for agent in lengths}
-        return Episode(self._row - self._began[i] + 1, returns, lengths, perf_counter() - self._began_at[i], i)
+        return self._rows.ended(i, returns, lengths)
 
-    def _failed(self, error: Exception, i: int, step: int) -> EnvironmentFailed:
-        return EnvironmentFailed(error, environment_seed(self._seed, i), self._episode[i], step, i)
+    def _column(self, block: Array) -> Column:
+        return dict(zip(self.agents, block, strict=True))

@@ -10,7 +10,6 @@ it is, in inference mode, on any device.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
@@ -24,6 +23,7 @@ from actors.policies.networks import Mlp, NatureCnn
 from actors.policies.tensors import load_arrays
 from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RequestError
+from broker.references import load as load_reference
 
 Array = np.ndarray[Any, Any]
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": NatureCnn}
@@ -124,7 +124,7 @@ def build_network(
 
     Raises RequestError for an unknown name, a module that cannot be imported, or settings that it does not take.
     """
-    build = NETWORKS.get(name) or _imported(name)
+    build = NETWORKS.get(name) or load_reference(name, "policies.network", NETWORKS)
     chosen = dict(settings or {})
     if "observation" in normalise:
         chosen["normalise"] = True
@@ -135,17 +135,3 @@ def build_network(
     if not isinstance(network, nn.Module):
         raise RequestError(f"policies.network {name!r} gave {type(network).__name__}, not a torch.nn.Module")
     return network
-
-
-def _imported(name: str) -> Callable[..., nn.Module]:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        known = ", ".join(sorted(NETWORKS))
-        raise RequestError(f'policies.network {name!r} is unknown; take one of {known}, or "package.module:Network"')
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        raise RequestError(f"policies.network {name!r}: cannot import {module!r}: {error}") from error
-    except AttributeError as error:
-        raise RequestError(f"policies.network {name!r}: module {module!r} has no {attribute!r}") from error
-    return cast("Callable[..., nn.Module]", found)

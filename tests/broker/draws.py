@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from broker import messages as m
-from broker.arrays import DTYPES, BFloat16
+from broker.arrays import BFloat16
+from broker.layouts import DTYPES
 from broker.wire import Identity
 
 # The machine may be shared with a whole run: an example that takes long is not a failure.

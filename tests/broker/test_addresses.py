@@ -12,6 +12,7 @@ from broker.errors import RequestError
 
 def test_the_publisher_is_beside_the_address() -> None:
     assert addresses.publisher("tcp://127.0.0.1:7400") == "tcp://127.0.0.1:7401"
+    assert addresses.publisher("tcp://[::1]:7400") == "tcp://[::1]:7401"
     assert addresses.publisher("ipc:///run/x/tracker") == "ipc:///run/x/tracker.pub"
 
 
@@ -64,6 +65,13 @@ def test_a_port_in_use_says_what_to_do(pairs: list[tuple[zmq.Socket[bytes], zmq.
     host, port = addresses.split(address)
     with pytest.raises(RequestError, match="or the next is in use"):  # the second port of the pair alone
         addresses.bind(*pairs[1], f"tcp://{host}:{port - 1}")
+
+
+def test_a_host_that_is_not_here_is_not_called_a_port_in_use(
+    pairs: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]],
+) -> None:
+    with pytest.raises(RequestError, match="give an address of this host"):
+        addresses.bind(*pairs[0], "tcp://192.0.2.1:7400")  # of documentation only (RFC 5737)
 
 
 def test_ipc_makes_its_private_folder(pairs: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]], tmp_path: Path) -> None:

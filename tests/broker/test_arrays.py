@@ -8,19 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.arrays import (
-    ALIGNMENT,
-    ARRAY,
-    DTYPES,
-    BFloat16,
-    from_bytes,
-    pack,
-    read_layout,
-    to_bytes,
-    unpack,
-    unpack_all,
-)
+from broker.arrays import BFloat16, from_bytes, pack, to_bytes, unpack, unpack_all
 from broker.errors import WireError
+from broker.layouts import ALIGNMENT, ARRAY, DTYPES, read_layout
 from tests.broker.draws import quick, trees
 
 

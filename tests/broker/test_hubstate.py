@@ -77,6 +77,20 @@ def test_fragments_arrive_in_order_with_their_arrays_and_are_settled_by_the_role
     assert pulse_to(state, now=1002).settled == 1
 
 
+def test_each_fragment_may_bring_a_frame_of_its_own() -> None:
+    state = fresh()
+    hello(state)
+    frames = [bytes(pack({"x": np.full(4, n, np.float32)})[1]) for n in (1, 2, 3)]
+    arrived = state.handle(Envelope("a", OLD, fragments(1, 2, 3), frames[0], tuple(frames[1:])), 0.0)
+    assert [(one.sequence, one.arrays["x"].tolist()) for one in arrived if isinstance(one, Arrived)] == [
+        (n, [n] * 4) for n in (1, 2, 3)
+    ]
+    with pytest.raises(WireError, match="size"):  # one frame is short: the message is refused as a whole
+        state.handle(Envelope("a", OLD, fragments(4, 5), frames[0], (frames[1][:-64],)), 0.0)
+    assert [one.sequence for one in sends(state, 6)] == [6]
+    assert state.lost() == 2
+
+
 def test_a_layout_is_inline_until_the_pulse_names_it() -> None:
     state = fresh()
     hello(state)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from broker import messages as m
-from broker.arrays import DTYPES, pack
+from broker.arrays import pack
+from broker.layouts import DTYPES
 from broker.names import RESERVED
 from broker.wire import PROTOCOL, WITH_PAYLOAD, Codec, Identity
 

@@ -148,6 +148,24 @@ def test_a_payload_over_the_cap_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert HUB.decode(chunk, bytes(10), ("hub",)).payload == bytes(10)
 
 
+def fragments(count: int) -> bytes:
+    items = tuple(m.FragmentItem(sequence=n, version=(1, 1), crc=0, steps=1) for n in range(1, count + 1))
+    return ACTOR.encode(m.Fragments(hub=incarnation(5), layout="a" * 32, items=items), "hub")
+
+
+def test_fragments_bring_one_payload_frame_or_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HUB.decode(fragments(3), b"all", ("hub",)).more == ()
+    assert HUB.decode(fragments(3), b"1", ("hub",), (b"2", b"3")).more == (b"2", b"3")
+    chunk = ACTOR.encode(m.Chunk(offer=1, index=0, crc=0), "hub")
+    for frame, more in ((fragments(3), (b"2",)), (fragments(2), (b"2", b"3")), (chunk, (b"2",))):
+        with pytest.raises(WireError, match="frames too many") as refused:
+            HUB.decode(frame, b"1", ("hub",), more)
+        assert refused.value.reason == "malformed"
+    monkeypatch.setattr(wire, "MAX_PAYLOAD", 10)
+    with pytest.raises(WireError, match="payload of 11 bytes"):
+        HUB.decode(fragments(2), b"12345", ("hub",), (b"123456",))
+
+
 @quick
 @given(st.binary(max_size=200), st.none() | st.binary(max_size=10))
 def test_random_bytes_are_a_wire_error(noise: bytes, payload: bytes | None) -> None:

@@ -1,12 +1,19 @@
-"""Two short runs that have ended well; the tests that look at what a run leaves behind share them, and only read."""
+"""What the tests here share: reactors, sockets and addresses that are closed after each test, and two short runs.
+
+The runs have ended well; the tests that look at what a run leaves behind only read them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
+from broker.reactor import Reactor
 from tests.flow.running import Running
+from tests.flow.wiring import Reactors, Sockets
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +34,42 @@ def ended(home: Path, *arguments: str) -> Running:
     with run:
         assert run.wait(90) == 0, run.told()
     return run
+
+
+@pytest.fixture
+def reactors() -> Iterator[Reactors]:
+    """Makes reactors; at the end each must stop, without having failed, with its context terminated."""
+    made: list[Reactor] = []
+
+    def make() -> Reactor:
+        made.append(Reactor(f"test-{len(made)}"))
+        return made[-1]
+
+    yield make
+    for reactor in made:
+        reactor.close()
+    for reactor in made:
+        assert reactor.failure is None
+        assert not reactor._thread.is_alive()
+        assert reactor.context.closed
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    """Makes bare sockets; they end with their context."""
+    context = zmq.Context()
+    made: list[zmq.Socket[bytes]] = []
+
+    def make(kind: int) -> zmq.Socket[bytes]:
+        made.append(context.socket(kind))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close(0)
+    context.term()
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{tmp_path}/h"

@@ -109,8 +109,9 @@ def test_an_asked_for_directory_is_free_again_after_a_refusal(tmp_path: Path) ->
     assert list((tmp_path / "mine").iterdir()) == []
 
 
-def test_a_tcp_address_serves(tmp_path: Path) -> None:
-    address = f"tcp://127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_tcp_address_serves(tmp_path: Path, host: str) -> None:
+    address = f"tcp://{host}:{free_port(host)}"
     with Running(tmp_path, "cartpole", "--set", "stop.return=", "--set", f"tracker.address={address}") as run:
         run.learning()
         seen = headrace("watch", "--once", "--json", str(run.directory), cwd=tmp_path)
@@ -136,14 +137,18 @@ def test_a_directory_that_holds_something(cartpole: Running, tmp_path: Path) -> 
     refused(tmp_path, "cartpole", "--resume", "--run-dir", "other")
 
 
-def free_port() -> int:
-    """A port of which the next one is free too."""
+def free_port(host: str) -> int:
+    """A port of which the next one is free too. Skips the test where the host has no IPv6 and one is asked for."""
+    family = socket.AF_INET6 if "[" in host else socket.AF_INET
     while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
+        with socket.socket(family) as one, socket.socket(family) as two:
+            try:
+                one.bind((host.strip("[]"), 0))
+            except OSError as error:
+                pytest.skip(f"{host}: {error}")
             port = int(one.getsockname()[1])
             try:
-                two.bind(("127.0.0.1", port + 1))
+                two.bind((host.strip("[]"), port + 1))
             except OSError:
                 continue
             return port

@@ -9,6 +9,7 @@ from typing import Any
 
 import launcher
 from tests.flow.running import headrace, processes_in
+from tracker.ledger import LedgerReader
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -41,3 +42,20 @@ def test_a_policy_without_torch_mints_its_tasks(tmp_path: Path) -> None:
     best = launcher.load(run).checkpoint("aim")["parameters"]
     assert best.keys() == {"angle", "score"}
     assert best["score"] > 0.5, best  # it began at an angle of 5 degrees, which scores 0.17
+
+
+def test_an_agent_and_a_grader_of_ones_own_improve_a_prompt(tmp_path: Path) -> None:
+    run, summary = ran("prompts", tmp_path)
+    assert summary["simulation"]
+    assert "all rounds are done" in summary["reason"]
+    with LedgerReader(run / "ledger.sqlite") as ledger:
+        facts = list(ledger.read_all())
+    results = [json.loads(fact[6])["result"] for fact in facts if fact[5] == "outcome"]
+    answers = [result for result in results if result["do"] == "answer"]
+    assert {0.0, 0.5, 1.0} == {result["reward"] for result in answers}
+    assert all(result["usage"][0]["calls"] >= 3 for result in answers), "it asks three times"
+    (counted,) = [json.loads(fact[6]) for fact in facts if fact[5] == "endpoint_counts"]
+    for name, counter in (("calls", "requests"), ("tokens_in", "tokens_in"), ("tokens_out", "tokens_out")):
+        assert sum(use[name] for result in results for use in result["usage"]) == counted[counter]
+    rounds = [json.loads(fact[6]) for fact in facts if fact[5] == "round"]
+    assert rounds[-1]["best_mean"] > rounds[0]["best_mean"] + 0.1

@@ -79,6 +79,44 @@ def crowd(actors: int = 64, **more: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def pooled(labels: int = 6, **more: Any) -> dict[str, Any]:
+    """A run with a curriculum, as `tracker.curriculum.report` shows its pool."""
+    ends = [
+        {
+            "task": f"t{n}",
+            "label": f"size {n}",
+            "progress": 0.41 - 0.1 * n,
+            "score_mean": 0.62,
+            "outcomes": 40,
+            "draws": 44,
+        }
+        for n in range(4)
+    ]
+    counts = {"draws": 12_345, "outcomes": 12_300, "transient": 7, "permanent": 2, "evicted": 31, "minted": 431}
+    tallies = {
+        f"size {n}": {
+            "tasks": 40 + n,
+            "minted": 60,
+            "draws": 4000 - 400 * n,
+            "outcomes": 3900,
+            "score_mean": 0.875,
+            "progress_mean": 0.0625,
+            "evicted": 5,
+            "transient": 7 * (n == 1),
+            "permanent": 0,
+        }
+        for n in range(labels)
+    }
+    pool = {
+        "scorer": "learning_progress", "capacity": 1000, "tasks": 400, "drawable": 398, "few_samples": 30,
+        "eligible": 368, "resting": 2, "open": 34, "progress_mean": 0.1234, "without_progress": 120,
+        "labels": tallies, "counts": counts, "evictions": {"score": 29, "permanent failure": 2},
+        "epoch": {"draws": 345, "evicted": 3, "evictions": {"score": 3}}, "top": ends, "bottom": ends[::-1],
+        "generation": {"open": 1, "failures_in_a_row": 0, "exhausted": ""},
+    }  # fmt: skip
+    return spread(pool=pool, **more)
+
+
 def summary(**more: Any) -> dict[str, Any]:
     """What is left of the run of `spread` when it has ended."""
     return {

@@ -39,6 +39,9 @@ CASES = {
     "alarms": documents.spread(alarms=[f"alarm {n}" for n in range(9)], simulation=True),
     "many policies": many_policies(40),
     "empty": {},
+    "pool": documents.pooled(),
+    "many labels": documents.pooled(40, policies={"agent": documents.policy()}),
+    "null pool": documents.spread(pool={key: [0] for key in documents.pooled()["pool"]} | {"labels": {"a": None}}),
     "nulls": dict.fromkeys(documents.spread()),
     "null policy and role": documents.spread(
         policies={"a": None, "b": dict.fromkeys(documents.policy())},
@@ -90,6 +93,25 @@ def test_many_actors_are_told_in_one_line_and_trouble_is_not_hidden() -> None:
     lines = drawn(crowd, 80, 24).split("\n")
     assert any("actor-38" in line and "lost" in line for line in lines)
     assert any("actor-63" in line for line in lines)
+
+
+@pytest.mark.parametrize("size", [(100, 40), (120, 50), (200, 50)], ids=str)
+def test_the_pool_has_a_panel(size: tuple[int, int]) -> None:
+    text = drawn(documents.pooled(policies={"agent": documents.policy()}), *size)
+    for wanted in (
+        "pool", "tasks 400 of 1.00k", "progress 0.12", "evicted 3 this", "draws 12.3k 345 this epoch",
+        "size 0", "0.875", "0.062", "most progress  size 0 0.41 score 0.62", "least progress size 3 0.11",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+
+
+def test_the_pool_gives_way_to_what_must_not_be_missed() -> None:
+    text = drawn(documents.pooled(40, alarms=["the disk is full"]), 80, 24)
+    for wanted in ("tasks 400", "the disk is full", "agent_2", "actor-1 waits 2.1 s", "checkpoint agent_2"):
+        assert wanted in text, wanted
+    assert "more labels" in drawn(documents.pooled(40), 120, 40)
+    assert "evicted 3 this epoch (score 3)" in drawn(documents.pooled(), 120, 50)
+    assert "pool" not in drawn(documents.spread())
 
 
 def test_many_policies_are_counted() -> None:

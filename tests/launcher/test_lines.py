@@ -46,6 +46,13 @@ def test_alarms_and_phases_are_told_at_once() -> None:
     assert "180 seconds have run" in line
 
 
+def test_the_pool_in_a_line_and_in_the_summary() -> None:
+    wanted = "pool 400 tasks, 368 eligible, progress 0.12, draws 12.3k, evicted 3 this epoch"
+    assert wanted in status_line(documents.pooled())
+    assert "pool" not in status_line(documents.spread())
+    assert wanted in printed(render_summary(documents.summary(pool=documents.pooled()["pool"])), 200)
+
+
 def test_the_status_line_says_what_counts() -> None:
     line = status_line(documents.spread(simulation=True))
     for wanted in (

@@ -207,9 +207,14 @@ def test_only_folders_of_dead_launchers_of_ours_are_swept(tmp_path: Path, monkey
 
 
 def test_a_child_gets_what_its_station_needs(tmp_path: Path) -> None:
-    plan = make_plan(load(), SPREAD)
+    services = ["services.web.main=mine:serve", "services.web.settings.x=1"]
+    plan = Plan.from_plain(json.loads(json.dumps(make_plan(load(None, services), SPREAD).to_plain())))
+    web = plan.role("endpoint-web")
+    assert (web.kind, web.main, web.engine) == ("endpoint", "mine:serve", "plain")
+    assert "endpoint-web     own interpreter mine:serve" in check_text(plan)
     directory = make("spread", tmp_path / "run")
     try:
+        assert child_of(plan, "endpoint-web", 1, directory).spec["settings"] == {"x": 1}
         for role in roles(plan.run, plan.policies):
             child = child_of(plan, role.name, 2, directory)
             spec = Spec.of(json.loads(json.dumps(child.to_plain()))["spec"])

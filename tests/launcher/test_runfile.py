@@ -21,7 +21,7 @@ def wrong(overrides: list[str], run: str = "cartpole") -> str:
 
 
 def test_the_launcher_is_light() -> None:
-    modules = "runfile plan probing engines nursery child supervision directory lifeline host"
+    modules = "runfile plan inquiry probing rehearsal engines nursery child supervision directory lifeline host"
     code = f"import sys\nfor m in {modules.split()}: __import__('launcher.' + m)\n"
     code += "print([m for m in ('torch', 'numpy', 'gymnasium') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
@@ -118,8 +118,10 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_key() -> None:
         (["learner.settings.x=2020-01-01"], "learner.settings.x: "),
         (["environment.normalise=['rewards']"], "should be 'observation' or 'reward'"),
         (["actors.processes=2.0"], "should be a valid integer"),
-        (["curriculum.capacity=10"], "curriculum: actors cannot draw from a pool yet; "),
-        (["curriculum={}"], "curriculum: actors cannot draw from a pool yet; "),
+        (["services.x.main=server"], "services.x.main: 'server' is no function; write"),
+        (["services.x.mian=a:b"], "services.x.mian: unknown key; did you mean services.x.main?"),
+        (["services.x={}"], "services.x.main: is missing"),
+        (["services.'a b'.main=a:b"], "services.a b: 'a b' cannot name a service"),
         (["nonsense"], "write it as key=value"),
         (["name.x=1"], "name is a value, not a section"),
     ],

@@ -26,7 +26,7 @@ from launcher.decisions import (
     Terminate,
     Tick,
 )
-from launcher.supervision import WINDOW_SECONDS, Supervisor
+from launcher.supervision import Supervisor
 
 ROLES: dict[str, Kind] = {"actor-0": "actor", "actor-1": "actor", "learner-a": "learner", "tracker": "tracker"}
 
@@ -72,11 +72,41 @@ def test_a_budget_spent_ends_the_run_with_the_last_words() -> None:
     assert supervisor.phase == "stopping"
 
 
-def test_what_is_long_ago_does_not_count() -> None:
+@pytest.mark.parametrize(("apart", "comes_back"), [(60.0, True), (59.9, False)])
+def test_the_budget_is_for_60_seconds(apart: float, comes_back: bool) -> None:
     supervisor = running(restarts=1, backoff_seconds=0.0)
-    for attempt in range(1, 8):
-        now = attempt * (WINDOW_SECONDS + 1)
-        assert Spawn("actor-1", attempt + 1) in supervisor.handle(RoleExited("actor-1", attempt, 1), now)
+    assert Spawn("actor-1", 2) in supervisor.handle(RoleExited("actor-1", 1, 1), 100.0)
+    assert (Spawn("actor-1", 3) in supervisor.handle(RoleExited("actor-1", 2, 1), 100.0 + apart)) is comes_back
+    assert supervisor.failed is not comes_back
+
+
+def test_the_wait_before_a_restart_doubles_up_to_15_seconds() -> None:
+    supervisor = running(restarts=9, backoff_seconds=2.0)
+    now, waits = 0.0, []
+    for attempt in range(1, 6):
+        (report,) = supervisor.handle(RoleExited("actor-0", attempt, 1), now)
+        assert isinstance(report, Report)
+        assert report.restart_in is not None
+        waits.append(report.restart_in)
+        now += report.restart_in
+        assert supervisor.handle(Tick(), now) == [Spawn("actor-0", attempt + 1)]
+    assert waits == [2.0, 4.0, 8.0, 15.0, 15.0]
+
+
+def test_the_tracker_has_3_seconds_for_its_last_commit_and_5_more_after_sigkill() -> None:
+    supervisor = running()
+    supervisor.handle(Stopping("enough"), 100.0)
+    for role in ("actor-0", "actor-1", "learner-a"):
+        supervisor.handle(RoleExited(role, 1, 0), 100.0)
+    told = {now: supervisor.handle(Tick(), now) for now in (104.9, 105.0, 107.9, 108.0, 112.9, 113.0)}
+    assert {now: [type(action) for action in actions] for now, actions in told.items()} == {
+        104.9: [],
+        105.0: [Terminate],
+        107.9: [],
+        108.0: [Kill],
+        112.9: [],
+        113.0: [EndRun],
+    }
 
 
 def test_a_wrong_request_is_not_tried_again() -> None:
@@ -108,6 +138,33 @@ def test_the_end_in_good_order() -> None:
         assert report.expected
     assert EndRun("180 seconds are over", False, 0) in supervisor.handle(RoleExited("tracker", 1, 0), 101.5)
     assert supervisor.handle(Interrupt(), 102.0) == []
+
+
+def test_endpoints_are_there_until_nobody_needs_them() -> None:
+    roles: dict[str, Kind] = {
+        "actor-0": "actor",
+        "endpoint-x": "endpoint",
+        "learner-a": "learner",
+        "tracker": "tracker",
+    }
+    supervisor = Supervisor(roles)
+    for action in supervisor.handle(Begin(), 0.0):
+        assert isinstance(action, Spawn)
+        supervisor.handle(RoleStarted(action.role, action.attempt, 100), 0.0)
+    assert list(supervisor.roles)[:2] == ["tracker", "endpoint-x"]
+    assert supervisor.handle(RoleExited("endpoint-x", 1, -9), 1.0)[0] == Report(
+        "endpoint-x", 1, -9, "SIGKILL", False, "", 0.5
+    )
+    assert supervisor.handle(Tick(), 1.5) == [Spawn("endpoint-x", 2)]
+    supervisor.handle(RoleStarted("endpoint-x", 2, 101), 1.5)
+    supervisor.handle(Stopping("enough"), 2.0)
+    assert of(Terminate, supervisor.handle(RoleExited("actor-0", 1, 0), 3.0)) == []
+    (ended,) = of(Terminate, supervisor.handle(RoleExited("learner-a", 1, 0), 4.0))
+    assert ended == Terminate("endpoint-x", "nobody is left who needs it")
+    (report,) = of(Report, supervisor.handle(RoleExited("endpoint-x", 2, 0), 4.1))
+    assert isinstance(report, Report)
+    assert report.expected
+    assert of(EndRun, supervisor.handle(RoleExited("tracker", 1, 0), 4.2)) == [EndRun("enough", False, 0)]
 
 
 def test_who_is_late_is_terminated_then_killed_and_the_next_step_has_its_own_time() -> None:
@@ -201,7 +258,7 @@ def test_the_invariants_hold_whatever_happens(steps: list, restarts: int, obedie
                 assert action.attempt == attempts[action.role] + 1
                 assert action.role == "tracker" or (not stopping and (tracker_was or "tracker" in alive))
                 alive[action.role] = attempts[action.role] = action.attempt
-                spawned[action.role] = [t for t in spawned[action.role] if t > now - WINDOW_SECONDS] + [now]
+                spawned[action.role] = [t for t in spawned[action.role] if t > now - 60.0] + [now]
                 assert len(spawned[action.role]) <= restarts + 1
             elif isinstance(action, EndRun):
                 ended = True

@@ -167,3 +167,8 @@ def test_a_run_whose_tracker_is_gone_is_called_interrupted(tmp_path: Path) -> No
     text = console.export_text()
     assert "interrupted" in text
     assert "--resume" in text
+
+
+def test_scripts_are_told_of_the_pool() -> None:
+    assert watch.told(documents.pooled())["pool"]["labels"]["size 0"]["draws"] == 4000
+    assert "pool" not in watch.told(documents.spread())

@@ -155,6 +155,71 @@ def test_an_update_takes_no_more_than_it_needs_and_the_rest_keeps_its_credit(ben
     assert (update["version"], update["consumed"], update["losses"]) == ([1, 1], 2, {"total": 6.0})
 
 
+class Teller(Tally):
+    """One update, then it has finished; a fact for each, said before what is minted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds = self.told = self.minted = self.asked = 0
+
+    def facts(self) -> list[tuple[str, dict[str, Any]]]:
+        said, self.told = [("round", {"n": n}) for n in range(self.told, self.rounds + 1)], self.rounds + 1
+        return said
+
+    def mint(self) -> tuple[Task, ...]:
+        self.asked += 1
+        asks, self.minted = tuple(Task(f"ask-{n}", {}) for n in range(self.minted, self.rounds + 1)), self.rounds + 1
+        return asks
+
+    def ready(self) -> bool:
+        return self.rounds == 0 and super().ready()
+
+    def update(self) -> dict[str, float]:
+        self.rounds += 1
+        return super().update()
+
+    def finished(self) -> str | None:
+        return "one round was made" if self.rounds else None
+
+
+def test_an_algorithm_says_facts_mints_with_its_version_and_finishes_once(bench: Bench) -> None:
+    teller = Teller()
+    bench.loop.algorithm, bench.loop.life = teller, 2
+    note = {"texts": ["a", ["b"]], "map": {"list": []}}
+
+    async def run() -> None:
+        arrived = asyncio.Event()
+        running = asyncio.ensure_future(bench.loop.run(arrived))
+        while (newest := bench.spoke.newest((1, 0))) is None:
+            await asyncio.sleep(0.002)
+        about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 1, "task": "t@life-2"}
+        for _ in range(2):
+            assert bench.spoke.send_fragment({"x": np.ones(3)}, note=note, **about)
+        while not bench.told("finished"):
+            await asyncio.sleep(0.002)
+        asked = teller.asked
+        while teller.asked < asked + 3:  # it is asked no more whether it has finished
+            arrived.set()
+            await asyncio.sleep(0.002)
+        assert bench.loop.station.doing == "finished"
+        bench.loop.station.ending.set()
+        await running
+
+    seen: list[Fragment] = []
+    take = teller.accept
+    teller.accept = lambda fragment: (seen.append(fragment), take(fragment))[1]  # type: ignore[method-assign]
+    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+    assert [fragment.note for fragment in seen] == [note, note], "lists are lists again"
+    told = [(kind, json.loads(body)) for _, kind, body in bench.loop.station.tracker._outbox._facts]
+    of_ours = [(kind, body) for kind, body in told if kind in ("round", "mint", "update", "finished")]
+    assert [kind for kind, _ in of_ours] == ["round", "mint", "update", "round", "mint", "finished"]
+    minted = [body for kind, body in of_ours if kind == "mint"]
+    assert [(body["version"], body["tasks"][0]["task"]) for body in minted] == [
+        ([2, 0], "ask-0@life-2"), ([2, 1], "ask-1@life-2"),
+    ]  # fmt: skip
+    assert [body for kind, body in of_ours if kind == "finished"] == [{"policy": "a", "reason": "one round was made"}]
+
+
 @given(st.lists(st.integers(0, 60_000), max_size=12))
 def test_minted_tasks_fit_into_facts_whole_and_in_order(sizes: list[int]) -> None:
     tasks = [{"task": f"t{index}", "body": {"text": "x" * size}} for index, size in enumerate(sizes)]

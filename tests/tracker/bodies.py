@@ -68,6 +68,49 @@ def exited(role: str, *, expected: bool = False, signal: str | None = "SIGKILL")
     return {**own, "expected": expected, "last_words": "Traceback\nValueError: no"}
 
 
+def template(name: str, text: str | None = None, *, place: tuple[int, int] = (0, 0), parent: str | None = None) -> Any:
+    """A template whose identity is `name`, sixteen times."""
+    told = {"round": place[0], "candidate": place[1], "critique": "too vague", "placeholders": ["question"]}
+    own = {"policy": "p", "template": name * 16, "text": text or f"{name}: {{question}}"}
+    return {**own, "parent": None if parent is None else parent * 16, **told}
+
+
+def refused_template(place: tuple[int, int] = (1, 1), reason: str = "it lost {question}") -> dict[str, Any]:
+    own = {"policy": "p", "text": "no", "parent": "a" * 16, "round": place[0], "candidate": place[1]}
+    return {**own, "reason": reason}
+
+
+def prompt_round(number: int, best: str, best_mean: float | None = 0.5) -> dict[str, Any]:
+    own = {"policy": "p", "round": number, "rounds": 3, "beam": [best * 16], "leader": best * 16, "leader_mean": 0.5}
+    return {**own, "best": best * 16, "best_mean": best_mean, "calls": 9, "tokens": 90, "cost": 0.25}
+
+
+def usage(calls: int = 1, endpoint: str = "answer") -> dict[str, Any]:
+    own = {"endpoint": endpoint, "calls": calls, "failed": calls - 1, "throttled": calls - 1, "retries": calls - 1}
+    return {**own, "tokens_in": 10 * calls, "tokens_out": 2, "cost": 0.25 * calls}
+
+
+def answer(name: str, item: int, split: str = "validation") -> tuple[str, dict[str, Any]]:
+    """A task's name and its body."""
+    body = {"do": "answer", "template": name * 16, "item": item, "split": split, "attempt": 1}
+    return f"p/answer/{name * 16}/{split}/{item}/1", body
+
+
+def answered(name: str, item: int, reward: float, *, split: str = "validation", failed: bool = False) -> dict[str, Any]:
+    task, body = answer(name, item, split)
+    told = {"runner": "actor-0", "reward": reward, "reason": None, "failed": failed, "answer": "42", "usage": [usage()]}
+    return {"task": task, "score": reward, "policy": "p", "result": {**body, **told}}
+
+
+def completed(task: str, role: str = "critique", *, failed: bool = False) -> dict[str, Any]:
+    told = {"role": role, "text": "hm", "failed": failed, "reason": None, "usage": [usage(3, "critic")]}
+    return {"task": task, "score": None, "policy": "p", "result": {"do": "complete", **told}}
+
+
+def minted(*tasks: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"policy": "p", "version": [1, 0], "tasks": [{"task": name, "body": body} for name, body in tasks]}
+
+
 def text(body: Any) -> str:
     return json.dumps(body)
 

@@ -117,6 +117,38 @@ def test_a_mean_return_stops_it(tmp_path: Path) -> None:
     assert shell.phase == ("stopping", "a mean return of 5 over 100 episodes was reached")
 
 
+def test_it_ends_when_every_policy_has_finished(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, learners=frozenset({"learner-p", "learner-q"}))
+    shell.core.handle(Joined("learner-q", "learner", b.ONE))
+    shell.start()
+    shell.send("learner-p", ("finished", {"policy": "p", "reason": "3 rounds were made"}))
+    shell.ticks()
+    shell.core.handle(Restoring("p", b.TWO))  # its next life has to say it for itself
+    shell.send("learner-q", ("finished", {"policy": "q", "reason": "the budget is spent"}))
+    shell.ticks()
+    assert shell.phase == ("running", "")
+    shell.send("learner-p", ("finished", {"policy": "p", "reason": "4 rounds were made"}))
+    shell.ticks()
+    assert shell.phase == ("stopping", "p: 4 rounds were made; q: the budget is spent")
+    assert not shell.core.standings.failed
+    shell.ledger.close()
+
+
+def test_a_finished_run_that_is_resumed_asks_again(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, learners=frozenset({"learner-p"}))
+    shell.start()
+    shell.send("launcher", ("run", b.run(1)))
+    shell.send("learner-p", ("finished", {"policy": "p", "reason": "done"}))
+    shell.ticks()
+    assert shell.phase == ("stopping", "done")
+    shell.ledger.close()
+    again = Shell(tmp_path, "3" * 32, learners=frozenset({"learner-p"}), launch=2)
+    again.core.accept("launcher", b.TWO, 1, ((1, "run", json.dumps(b.run(2))),))
+    again.start()
+    assert again.phase == ("running", "")
+    again.ledger.close()
+
+
 def test_the_launcher_asks_for_a_failed_stop_and_silence_has_an_end(tmp_path: Path) -> None:
     shell = Shell(tmp_path, ending_seconds=10.0)
     shell.start()

@@ -169,10 +169,11 @@ def test_a_resumed_run_goes_on_with_tasks_labels_scores_counters_and_random_stat
 def test_the_launcher_says_the_same_of_a_resumed_run_before_it_starts() -> None:
     run = RunFile.from_plain({"policies": {"names": ["p"]}, "actors": {"rollout": "a:B"}})
 
-    def asked(**curriculum: Any) -> RunFile:  # `from_plain` refuses one until actors can draw
-        return run.model_copy(update={"curriculum": settings(**curriculum)})
+    def asked(**curriculum: Any) -> RunFile:
+        return RunFile.from_plain({**run.to_plain(), "curriculum": {"generator": "a:make", **curriculum}})
 
-    assert RunFile.model_validate(asked().to_plain()) == asked()
+    assert RunFile.from_plain(asked().to_plain()) == asked()
+    assert resume_differences(asked(), asked(generator="a:other")) == {"curriculum.generator": ("a:make", "a:other")}
     assert resume_differences(asked(), asked(alpha=0.2)) == {"curriculum.alpha": (0.1, 0.2)}
     with pytest.raises(RequestError, match=r"curriculum\.migrate\.scorer"):
         resume_differences(asked(), asked(scorer="uniform"))

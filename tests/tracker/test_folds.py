@@ -22,6 +22,10 @@ policies = st.sampled_from(["p", "q"])
 tasks = st.sampled_from([f"t{index}" for index in range(6)])
 actors = st.sampled_from(["actor-0", "actor-1"])
 some = st.integers(0, 500)
+templates = st.sampled_from(["a", "b", "c"])
+items = st.integers(0, 3)
+splits = st.sampled_from(["training", "validation"])
+places = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
 
 def body(kind: str, make: Any, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, Any]]:
@@ -48,6 +52,13 @@ bodies: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     body("outcome", lambda t: {"task": t, "score": 0.5, "policy": "p"}, tasks),
     body("rollout_error", lambda t, p: {"task": t, "traceback": "E", "permanent": p}, tasks, st.booleans()),
     body("lease_returned", lambda t: {"task": t, "from": "actor-0", "reason": "expired"}, tasks),
+    body("mint", lambda n, i, split: b.minted(b.answer(n, i, split)), templates, items, splits),
+    body("outcome", lambda n, i, r, split: b.answered(n, i, r, split=split), templates, items, st.floats(0, 1), splits),
+    body("outcome", lambda t, failed: b.completed(t, failed=failed), tasks, st.booleans()),
+    body("template", lambda n, place: b.template(n, place=place), templates, places),
+    body("refused_template", b.refused_template, places),
+    body("round", b.prompt_round, items, templates, st.one_of(st.none(), st.floats(0, 1))),
+    body("evict", lambda t: {"task": t, "reason": "r"}, st.builds(lambda n, i: b.answer(n, i)[0], templates, items)),
     body("clock", lambda seconds: {"seconds": seconds}, st.floats(0, 1e5)),
     body("phase", lambda phase: {"phase": phase, "reason": "r", "failed": False, "launch": 1}, phases),
     body("epoch", lambda n: {"epoch": n, "env_steps": n}, some),

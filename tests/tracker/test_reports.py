@@ -156,6 +156,7 @@ def test_export_refuses_with_what_to_do(tmp_path: Path) -> None:
 
 KEYS = [
     "pool",
+    "prompts",
     "run",
     "directory",
     "phase",

@@ -7,6 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.delivery import body_text
+from broker.names import task_id, task_name
 from broker.wire import MAX_HEADER, Codec, Identity
 from tests.tracker import bodies as b
 from tracker.facts import Fact, decode
@@ -54,7 +56,7 @@ def test_first_come_first_served_and_by_policy() -> None:
     other = Request("actor-2", b.ONE, 1, 9, "p")
     run.decide(0, one, two, other)
     assert (run.held(one), run.held(two), run.held(other)) == (["a", "b"], ["c", "d"], [])
-    assert run.fold.answered(one).tasks[0] == ("a", "p", '{"n":"a"}')
+    assert run.fold.answered(one).tasks[0][:3] == ("a", "p", '{"n":"a"}')
 
 
 def test_the_same_request_has_the_same_answer_and_no_new_facts() -> None:
@@ -174,8 +176,107 @@ def test_a_new_life_ends_what_the_earlier_ones_minted() -> None:
     assert run.decide(1) == []
 
 
+def result(name: str, text: str = "paid", policy: str = "p") -> dict[str, Any]:
+    return {"task": name, "score": 1.0, "policy": policy, "result": {"text": text}}
+
+
+def given(run: Ledgered, request: Request) -> dict[str, Any]:
+    """What the actor is sent: by task, the result that it is only to deliver, or None."""
+    answer = run.fold.answered(request)
+    assert answer is not None
+    sent = answer.message(0, lambda position: json.dumps(run.facts[position - 1].body))
+    return {t.task: t.recorded and json.loads(t.recorded)["result"] for t in sent.tasks}
+
+
+def test_a_recorded_result_is_delivered_and_never_run_again() -> None:
+    run = Ledgered()
+    run.mint("a", "b")
+    run.decide(0, Request("actor-0", b.ONE, 1, 2))
+    run.write("actor-0", "outcome", result("a", "first"))
+    assert (run.fold.done, run.fold.leased) == (0, 2)
+    for lapse in range(1, 9):  # however often the deliverer is lost
+        run.decide(lapse, lost=[(f"actor-{lapse - 1}", b.ONE, "lost")])
+        request = Request(f"actor-{lapse}", b.ONE, 1, 1)
+        run.decide(lapse, request)
+        assert given(run, request) == {"a": {"text": "first"}}
+    run.write("actor-9", "outcome", result("a", "second"))
+    assert [kind for kind, _ in run.decide(9)] == ["late_outcome"]
+    assert given(run, request) == {"a": {"text": "first"}}, "of two outcomes the first counts"
+    run.write("actor-8", "delivered", {"task": "a"})
+    run.write("actor-8", "delivered", {"task": "a"})
+    assert (run.fold.done, run.fold.leased, run.fold.waiting) == (1, 0, 1)
+
+
+def test_a_name_that_is_minted_again_gets_its_recorded_result() -> None:
+    run = Ledgered()
+    run.mint("a", "b", "c")
+    run.decide(0, Request("actor-0", b.ONE, 1, 3))
+    run.write("actor-0", "outcome", result("a"))
+    run.write("actor-0", "delivered", {"task": "a"})
+    run.write("actor-0", "outcome", result("b"))
+    run.write("tracker", "life", b.life(2))
+    run.decide(1)
+    run.write("actor-0", "outcome", result("c"))  # its task has ended, what was paid for is kept
+    assert run.fold.late == 0
+    run.mint("a@life-2", "b@life-2", "c@life-2", "d@life-2")
+    run.mint("a", policy="q")
+    run.fold.restore(json.loads(json.dumps(run.fold.snapshot())))
+    request = Request("actor-1", b.ONE, 1, 9)
+    run.decide(2, request)
+    paid = {"text": "paid"}
+    assert given(run, request) == {"a@life-2": paid, "b@life-2": paid, "c@life-2": paid, "d@life-2": None}
+    assert run.fold.duplicates == 1  # an id is used once, whichever policy's
+    run.write("actor-1", "delivered", {"task": "d@life-2"})  # it has no result
+    run.write("actor-0", "delivered", {"task": "c"})  # said of the task that a new life has ended
+    assert (run.fold.done, run.fold.leased) == (1, 4)
+
+
+def test_a_result_belongs_to_its_policy() -> None:
+    run = Ledgered()
+    run.mint("a")
+    run.mint("a@life-2", policy="q")
+    run.write("actor-0", "outcome", result("a"))
+    request = Request("actor-1", b.ONE, 1, 9)
+    run.decide(2, request)
+    assert given(run, request) == {"a": {"text": "paid"}, "a@life-2": None}
+
+
+def test_recorded_results_fit_into_a_message() -> None:
+    run = Ledgered()
+    run.mint(*[f"t{number}" for number in range(10)])
+    for number in range(10):
+        run.write("actor-0", "outcome", result(f"t{number}", "\U0001d11e" * 262_000))
+    codec = Codec(Identity("0" * 32, "tracker", b.TWO), "hub")
+    held = []
+    for number in range(1, 4):
+        request = Request("actor-0", b.ONE, number, 1024)
+        run.decide(0, request)
+        answer = run.fold.answered(request)
+        assert answer is not None
+        stored = lambda position: body_text(run.facts[position - 1].body)  # noqa: E731
+        assert len(codec.encode(answer.message(0, stored), "actor-0")) < MAX_HEADER
+        held.append(len(answer.tasks))
+    assert held == [4, 4, 2]
+
+
+def test_a_task_carries_the_version_that_minted_it() -> None:
+    run = Ledgered()
+    run.write("learner-p", "mint", {"policy": "p", "version": [2, 7], "tasks": [{"task": "a", "body": {}}]})
+    run.mint("b")
+    run.fold.restore(json.loads(json.dumps(run.fold.snapshot())))
+    request = Request("actor-0", b.ONE, 1, 2)
+    run.decide(0, request)
+    answer = run.fold.answered(request)
+    assert answer is not None
+    assert [task.version for task in answer.message(0).tasks] == [(2, 7), None]
+
+
 class Histories(RuleBasedStateMachine):
-    """Random histories, with a restart from a snapshot at any point."""
+    """Random histories, with a restart from a snapshot at any point.
+
+    Names of an even number have outcomes with a result: what is recorded first is all that is ever given out for the
+    name, whichever life mints it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,13 +287,29 @@ class Histories(RuleBasedStateMachine):
         self.lives = 0
         self.first: dict[str, str] = {}
         self.minted: set[str] = set()
+        self.policies: dict[str, str] = {}
+        self.paid: dict[tuple[str, str], int] = {}
+        """By policy and name, the position of the first outcome with a result."""
 
     @rule(count=st.integers(1, 4), policy=st.sampled_from("pq"))
     def mint(self, count: int, policy: str) -> None:
         names = [f"t{self.names + index}" for index in range(count)]
         self.names += count
         self.minted.update(names)
+        self.policies.update(dict.fromkeys(names, policy))
         self.run.mint(*names, policy=policy)
+
+    @precondition(lambda self: self.minted)
+    @rule(pick=st.randoms(use_true_random=False))
+    def mint_in_a_new_life(self, pick: Any) -> None:
+        name = pick.choice(sorted(self.minted))
+        policy = self.policies[name]
+        self.life(policy)
+        self.run.decide(self.now)
+        again = task_id(task_name(name)[0], self.lives + 1)
+        self.minted.add(again)
+        self.policies[again] = policy
+        self.run.mint(again, policy=policy)
 
     @precondition(lambda self: self.minted)
     @rule(pick=st.randoms(use_true_random=False))
@@ -220,6 +337,18 @@ class Histories(RuleBasedStateMachine):
         assert not before.keys() & set(assigned)  # what was leased went through the queue, never from hand to hand
         for request in requests:
             assert len(self.run.held(request)) <= request.most
+            answer = self.run.fold.answered(request)
+            for task in answer.tasks if answer is not None else ():
+                assert task.recorded == self.paid.get((task.policy, task_name(task.task)[0]), 0)
+
+    @precondition(lambda self: self.minted)
+    @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2))
+    def delivered(self, pick: Any, actor: int) -> None:
+        name = pick.choice(sorted(self.minted))
+        there = name in self.run.fold.tasks and (self.policies[name], task_name(name)[0]) in self.paid
+        done = self.run.fold.done
+        self.run.write(f"actor-{actor}", "delivered", {"task": name})
+        assert self.run.fold.done - done == there
 
     @precondition(lambda self: self.minted)
     @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2))
@@ -227,6 +356,12 @@ class Histories(RuleBasedStateMachine):
         name = pick.choice(sorted(self.minted))
         ended = name in self.run.fold.ended
         late, done = self.run.fold.late, self.run.fold.done
+        if int(task_name(name)[0][1:]) % 2 == 0:
+            key = (self.policies[name], task_name(name)[0])
+            first = self.paid.setdefault(key, len(self.run.facts) + 1) == len(self.run.facts) + 1
+            self.run.write(f"actor-{actor}", "outcome", result(name, policy=key[0]))
+            assert (self.run.fold.late - late, self.run.fold.done - done) == (not first, 0)
+            return
         self.run.write(f"actor-{actor}", "outcome", {"task": name, "score": 1.0})
         assert (self.run.fold.late - late, self.run.fold.done - done) == ((1, 0) if ended else (0, 1))
 
@@ -257,14 +392,22 @@ class Histories(RuleBasedStateMachine):
         assert not set(fold.tasks) & set(fold.ended.fresh)
         held = [name for names in fold.leases.values() for name in names]
         assert len(held) == len(set(held))
+        assert {
+            (policy, name): at for policy, names in fold.recorded.items() for name, at in names.items()
+        } == self.paid
 
     def teardown(self) -> None:
-        # Whatever happened, an actor that asks for everything gets all that waits.
+        # Whatever happened, an actor that goes on asking gets all that waits: recorded results a few at a time.
         self.run.decide(self.now)
-        waiting = self.run.fold.waiting
-        request = Request("actor-9", b.ONE, 1, 1024)
-        self.run.decide(self.now, request)
-        assert len(self.run.held(request)) == waiting
+        given, number = self.run.fold.waiting, 0
+        while self.run.fold.waiting:
+            number += 1
+            request = Request("actor-9", b.ONE, number, 1024)
+            self.run.decide(self.now, request)
+            held = self.run.held(request)
+            assert held
+            given -= len(held)
+        assert given == 0
         whole = Tasks()
         for fact in self.run.facts:
             if fact.kind in whole.kinds:

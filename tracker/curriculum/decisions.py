@@ -29,6 +29,8 @@ BODIES = 4 * 2**20
 EVICTIONS = 4096
 """Most evictions in one commit; more wait for the next."""
 
+FULL = "the pool is full"
+
 OwnFacts = list[tuple[str, dict[str, Any]]]
 
 
@@ -80,7 +82,7 @@ def decide(
     if settings is None:
         return choices
     _failures(pool, settings, now, facts)
-    room = _accepts(pool, settings, taken, facts)
+    room = _accepts(pool, settings, now, taken, facts)
     deadline = now + int(lease_seconds * 1e9)
     _draws(pool, now, requests, deadline, room, choices)
     if closing:
@@ -92,6 +94,20 @@ def epoch_due(pool: Curriculum) -> bool:
     """Whether `epoch_outcomes` outcomes have come since the last epoch fact."""
     due = pool.settings.epoch_outcomes if pool.settings is not None else None
     return due is not None and pool.counts.outcomes - pool.epochs.mark["outcomes"] >= due
+
+
+def dry(pool: Curriculum) -> str:
+    """Why nobody will ever be given a task again; empty as long as somebody may be."""
+    settings = pool.settings
+    if settings is None or pool.entries or pool.candidates or pool.presentations.generating or pool.owed:
+        return ""
+    gone = ", ".join(f"{count} by {reason}" for reason, count in pool.evictions.items())
+    empty = f"the pool is empty{f' (evicted: {gone})' if gone else ''}"
+    if pool.exhausted:
+        return f"{empty} and there is nothing more to make: {pool.exhausted}"
+    if pool.streak >= settings.failures:
+        return f"{empty} and making tasks failed {pool.streak} times in a row, the last time: {pool.trouble}"
+    return ""
 
 
 def _returns(pool: Curriculum, now: int, lost: Sequence[tuple[str, str, str]], facts: OwnFacts) -> None:
@@ -165,7 +181,9 @@ def _rests(pool: Curriculum, rest: tuple[int, str]) -> bool:
     return entry is not None and entry.resting and entry.until == rest[0]
 
 
-def _accepts(pool: Curriculum, settings: CurriculumSettings, taken: Callable[[str], bool], facts: OwnFacts) -> int:
+def _accepts(
+    pool: Curriculum, settings: CurriculumSettings, now: int, taken: Callable[[str], bool], facts: OwnFacts
+) -> int:
     """Accept what was minted, while there is room. Gives the room that is left."""
     room = settings.capacity - len(pool.entries)
     names: set[str] = set()
@@ -179,7 +197,7 @@ def _accepts(pool: Curriculum, settings: CurriculumSettings, taken: Callable[[st
             elif not why and taken(candidate.task):
                 why = "the id is that of a task outside of the pool"
             elif not why and room <= 0:
-                why = "the pool is full"
+                why = FULL
             if not why and candidate.label not in pool.labels and candidate.label not in labels:
                 if len(pool.labels) + len(labels) >= LABELS:
                     why = f"the run has {LABELS} different labels already"
@@ -190,9 +208,10 @@ def _accepts(pool: Curriculum, settings: CurriculumSettings, taken: Callable[[st
             else:
                 names.add(candidate.task)
                 room -= 1
-        facts.append(
-            ("pool_accept", {"of": position, "accepted": len(candidates) - len(declined), "declined": declined})
-        )
+        body: dict[str, Any] = {"of": position, "accepted": len(candidates) - len(declined), "declined": declined}
+        if declined and not body["accepted"] and all(why != FULL for _, _, why in declined):
+            body["until"] = now + _pause(settings.backoff_seconds, pool.streak)  # or it would be asked again at once
+        facts.append(("pool_accept", body))
     return room
 
 

@@ -23,7 +23,7 @@ from tracker.facts import Fact
 class Curriculum(PoolState):
     """The fold. Without a `curriculum` fact it has no settings, and no pool."""
 
-    version = 2
+    version = 3
     kinds = frozenset(
         [
             "curriculum",
@@ -74,10 +74,9 @@ class Curriculum(PoolState):
     def _mint(self, fact: Fact) -> None:
         body = fact.body
         work = self.presentations.generating.get(body.get("generation") or "")
-        if work is not None and (work.source, work.incarnation) == (fact.source, fact.incarnation):
-            self.streak = 0
-            if body.get("last", True):
-                del self.presentations.generating[body["generation"]]
+        mine = work is not None and (work.source, work.incarnation) == (fact.source, fact.incarnation)
+        if mine and body.get("last", True):
+            del self.presentations.generating[body["generation"]]
         if self.settings is not None:
             form, policy = self.settings.form, body.get("policy")
             found = [
@@ -92,6 +91,10 @@ class Curriculum(PoolState):
         candidates = self.candidates.pop(fact.body["of"], [])
         declined = {index for index, _, _ in fact.body["declined"]}
         self.counts.declined += len(declined)
+        if "until" in fact.body:  # nothing of it was new: as good as a failure, and paused for as one
+            self._trouble(f"no task that was given was taken: {fact.body['declined'][0][2]}", fact.body["until"])
+        elif fact.body["accepted"]:
+            self.streak = 0
         for index, candidate in enumerate(candidates):
             known = candidate.task in self.entries or self.ended.before(candidate.task, fact.position)
             if index not in declined and not known and isinstance(candidate.label, str):
@@ -283,7 +286,12 @@ class Curriculum(PoolState):
                 self.exhausted = body["reason"][:500]
             self.owed[f"generation_ended:{name}"] = (
                 "generation_ended",
-                {"generation": name, "from": fact.source, "reason": body["reason"][:500], "failed": True},
+                {
+                    "generation": name,
+                    "from": fact.source,
+                    "reason": body["reason"][:500],
+                    "failed": not body.get("permanent", False),  # a source that is at its end did not fail
+                },
             )
 
     def _generation_ended(self, fact: Fact) -> None:
@@ -291,6 +299,10 @@ class Curriculum(PoolState):
         self.owed.pop(f"generation_ended:{body['generation']}", None)
         self.presentations.generating.pop(body["generation"], None)
         if body["failed"]:
-            self.streak += 1
-            self.counts.generation_failures += 1
-            self.generate_after = max(self.generate_after, body["until"])
+            self._trouble(body["reason"], body["until"])
+
+    def _trouble(self, reason: str, until: int) -> None:
+        self.streak += 1
+        self.trouble = reason
+        self.counts.generation_failures += 1
+        self.generate_after = max(self.generate_after, until)

@@ -95,6 +95,12 @@ class CurriculumSettings(BaseModel):
             )
         return self
 
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> CurriculumSettings:
+        """From a resolved `[curriculum]`; the keys that are the actors' business are passed over."""
+        known = {field.alias or name for name, field in CurriculumSettings.model_fields.items()}
+        return CurriculumSettings.model_validate({key: section[key] for key in known & section.keys()})
+
     def to_plain(self) -> dict[str, Any]:
         """As JSON values, by the names of the run file, without `migrate`: an instruction, not a state."""
         return self.model_dump(mode="json", by_alias=True, exclude={"migrate"})

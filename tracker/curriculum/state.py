@@ -62,6 +62,8 @@ class PoolState:
         """Heap of (until, task); an entry whose task does not rest until then is passed over."""
         self.streak = 0
         """Failures of generation in a row."""
+        self.trouble = ""
+        """Why the last one failed."""
         self.generate_after = 0
         """Wall clock (ns) before which no generation work is leased."""
         self.exhausted = ""
@@ -106,7 +108,7 @@ class PoolState:
 
     # --- snapshots
 
-    _plainly = ("launch", "random", "streak", "generate_after", "exhausted")
+    _plainly = ("launch", "random", "streak", "trouble", "generate_after", "exhausted")
 
     def changing(self, name: str) -> Entry | None:
         """The entry of this task, for whoever is about to change it: a snapshot under way keeps it as it was."""

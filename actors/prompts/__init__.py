@@ -1,0 +1,1 @@
+"""Prompts: a chat client for any OpenAI-compatible endpoint, and the rollout that runs a user's agent with it."""

@@ -1,0 +1,192 @@
+"""The rollout `answers`: runs the user's agent on one task with one template, or says one critique or edit.
+
+Invariant: every task that begins ends with a recorded result: a rollout that failed, for whatever reason, is a reward
+of 0 with that reason and with what it took. Only what makes all rollouts senseless (a wrong key) ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.prompts.chat import Chat, make_lanes
+from actors.prompts.lane import CallFailed
+from actors.prompts.loading import load
+from actors.prompts.settings import DEFAULT_GRADER, share
+from actors.prompts.usage import Usage
+from actors.rollout import LeasedTask, Outcome, Parameters, RolloutContext
+from actors.scoring import dataset, grading
+from broker.errors import RequestError, RunError
+
+LONGEST = 8000
+"""Characters of an answer that are kept."""
+LONGEST_TEXT = 20_000
+"""Characters of a critique or an edit; what is longer has failed. A result holds 250,000 bytes of JSON, escaped."""
+SLACK = 4
+"""One rollout more for so many: what is being graded or delivered leaves its place at the endpoint to another."""
+
+
+@dataclass
+class _Tried:
+    """What came of one try: a graded answer, or why there is none and the fact that tells it."""
+
+    answer: str = ""
+    grade: grading.Grade = field(default_factory=lambda: grading.Grade(0.0))
+    problem: str | None = None
+    kind: str | None = None
+
+    def fail(self, reason: str, kind: str | None = None, detail: str = "") -> None:
+        """It is a reward of 0 with this reason."""
+        self.grade = grading.Grade(0.0, reason)
+        self.problem, self.kind = detail or reason, kind
+
+
+class Answers:
+    """Made once in each runner."""
+
+    def __init__(self, context: RolloutContext) -> None:
+        run = context.run
+        prompts = run["prompts"]
+        self._runner = context.actor
+        self._seconds = float(prompts["rollout_seconds"])
+        self._agent = load("prompts.agent", prompts["agent"], "answer", 3)
+        self._grader = load("prompts.grader", prompts["grader"], "grade", 2)
+        self._tasks = {
+            split: dataset.load(prompts[split], items=prompts.get(f"{split}_items"))
+            for split in ("training", "validation")
+        }
+        self._lanes = make_lanes(run, context.index, context.services)
+        # A user's grader may take its time: one thread, so that it holds up no call and is never run twice at once.
+        plain = prompts["grader"] == DEFAULT_GRADER or asyncio.iscoroutinefunction(self._grader)
+        self._thread = None if plain else ThreadPoolExecutor(1, "grader")
+        calls = share(int(run["endpoints"]["answer"]["concurrency"]), int(run["actors"]["processes"]), context.index)
+        self.at_once = calls + max(2, calls // SLACK)
+        """Rollouts that this runner wants at once."""
+
+    async def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome:
+        """One task: `{"do": "answer", ...}` or `{"do": "complete", ...}`. RequestError if no rollout can succeed."""
+        match task.body.get("do"):
+            case "answer":
+                return await self._answer(task, parameters[task.policy].tree)
+            case "complete":
+                return await self._complete(task)
+            case other:
+                raise RunError(f"task {task.task}: do is {other!r}, neither 'answer' nor 'complete'")
+
+    async def close(self) -> None:
+        """Let go of the connections, and of the grader's thread."""
+        for lane in set(self._lanes.values()):
+            await lane.close()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _answer(self, leased: LeasedTask, published: Mapping[str, Any]) -> Outcome:
+        body = leased.body
+        name = {key: body[key] for key in ("template", "item", "split", "attempt")}
+        task, template = self._item(leased), published["templates"].get(name["template"])
+        if template is None:
+            raise RunError(f"task {leased.task}: the parameters have no template {name['template']}")
+        usage = Usage()
+        tried = await self._tried(task, template, Chat(self._lanes, str(name["attempt"]), usage))
+        result = {
+            "do": "answer",
+            **name,
+            "runner": self._runner,
+            "reward": tried.grade.reward,
+            "reason": _plain(tried.grade.reason),
+            "failed": tried.problem is not None,
+            "answer": _plain(tried.answer[:LONGEST]),
+            "usage": usage.plain(),
+        }
+        return Outcome(tried.grade.reward, facts=self._facts(leased, tried), result=result)
+
+    async def _complete(self, leased: LeasedTask) -> Outcome:
+        body, usage = leased.body, Usage()
+        chat = Chat(self._lanes, str(body.get("attempt") or attempt_of(leased.task)), usage)
+        tried = _Tried()
+        limit = asyncio.timeout(self._seconds)
+        try:
+            async with limit:
+                tried.answer = await chat(body["messages"], endpoint=body["role"])
+            if len(tried.answer) > LONGEST_TEXT:
+                tried.fail(f"it is {len(tried.answer):,} characters long, more than {LONGEST_TEXT:,}")
+        except TimeoutError:
+            tried.fail(self._late)
+        except CallFailed as error:
+            tried.fail(str(error), "endpoint_error")
+        told = {"failed": tried.problem is not None, "reason": _plain(tried.grade.reason)}
+        told["text"] = "" if told["failed"] else _plain(tried.answer)
+        result = {"do": "complete", "role": body["role"], "runner": self._runner, **told, "usage": usage.plain()}
+        return Outcome(None, facts=self._facts(leased, tried), result=result)
+
+    async def _tried(self, task: Mapping[str, Any], template: str, chat: Chat) -> _Tried:
+        """One answer, graded. RequestError alone is not caught."""
+        tried = _Tried()
+        limit = asyncio.timeout(self._seconds)
+        try:
+            async with limit:
+                tried.answer = await self._said(task, template, chat)
+                tried.grade = await grading.grade(self._grader, task, tried.answer, self._in_thread)
+        except RequestError:
+            raise
+        except CallFailed as error:
+            tried.fail(str(error), "endpoint_error")
+        except Exception as error:
+            if limit.expired():
+                tried.fail(self._late)
+            else:
+                told = f"the agent raised {type(error).__name__}: {error}"[: grading.LONGEST_REASON]
+                tried.fail(told, "agent_error", traceback.format_exc()[-4000:])
+        else:
+            if tried.grade.error is not None:
+                tried.fail(str(tried.grade.reason), "grader_error", tried.grade.error)
+        return tried
+
+    @property
+    def _late(self) -> str:
+        return f"not done within {self._seconds:g} s"
+
+    def _facts(self, leased: LeasedTask, tried: _Tried) -> list[tuple[str, dict[str, Any]]]:
+        if tried.problem is None or tried.kind is None:
+            return []
+        named: dict[str, Any] = {
+            key: leased.body[key] for key in ("template", "item", "split", "role") if key in leased.body
+        }
+        body = {"task": leased.task, **named, "runner": self._runner, "reason": _plain(tried.grade.reason)}
+        return [(tried.kind, {**body, "detail": _plain(tried.problem)})]
+
+    async def _said(self, task: Mapping[str, Any], template: str, chat: Chat) -> str:
+        answer = self._agent(dict(task), template, chat)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if not isinstance(answer, str):
+            raise TypeError(f"it returned {type(answer).__name__}, not text")
+        return answer
+
+    async def _in_thread(self, grader: Callable[..., Any], task: Mapping[str, Any], answer: str) -> Any:
+        if self._thread is None:
+            return grader(task, answer)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, grader, task, answer)
+
+    def _item(self, leased: LeasedTask) -> dict[str, Any]:
+        split, item = str(leased.body["split"]), int(leased.body["item"])
+        tasks: tuple[dict[str, Any], ...] = self._tasks[split]
+        if not 0 <= item < len(tasks):
+            raise RunError(f"task {leased.task}: {split} has {len(tasks)} items, and item {item} was asked for")
+        return tasks[item]
+
+
+def _plain(text: str | None) -> str | None:
+    """The text, with what cannot be written in UTF-8 (half a surrogate pair) as question marks."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def attempt_of(task: str) -> str:
+    """What tells this completion from others of equal messages: its name, without the life that minted it."""
+    return hashlib.sha256(task.partition("@life-")[0].encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Scoring: templates and their identity, questions, and the grading of answers."""

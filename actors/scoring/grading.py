@@ -1,0 +1,75 @@
+"""Grading: a grader gives an answer its reward in [0, 1], and maybe a reason.
+
+A grader is `grade(task, answer) -> reward | (reward, reason)`, and may be a coroutine.
+
+Invariant: what leaves here is a reward in [0, 1]; whatever else a grader does (it raises, it returns NaN, 7.0 or
+nothing) is a reward of 0 that says so, and is counted as failed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+Grader = Callable[[Mapping[str, Any], str], Any]
+LONGEST_REASON = 1000
+"""Characters."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What an answer is worth. `error`: what was wrong with the grader, or None."""
+
+    reward: float
+    reason: str | None = None
+    error: str | None = None
+
+
+def exact(task: Mapping[str, Any], answer: str) -> tuple[float, str]:
+    """The default grader: 1 for exactly the task's `answer` (space around it does not count), else 0."""
+    wanted = str(task["answer"]).strip()
+    given = answer.strip()
+    if given == wanted:
+        return 1.0, "right"
+    if wanted in given:
+        return 0.0, f"expected exactly {wanted!r}: it is there, with other words around it"
+    if given.casefold() == wanted.casefold():
+        return 0.0, f"expected exactly {wanted!r}: upper and lower case differ"
+    return 0.0, f"expected exactly {wanted!r}"
+
+
+async def grade(
+    grader: Grader, task: Mapping[str, Any], answer: str, call: Callable[..., Awaitable[Any]] | None = None
+) -> Grade:
+    """What the grader says of this answer. `call(grader, task, answer)` calls it where it may block. Never raises."""
+    try:
+        given = grader(task, answer) if call is None else await call(grader, task, answer)
+        if inspect.isawaitable(given):
+            given = await given
+    except Exception as error:
+        told = f"the grader raised {type(error).__name__}: {error}"[:LONGEST_REASON]
+        return Grade(0.0, told, traceback.format_exc()[-4000:])
+    return read(given)
+
+
+def read(given: Any) -> Grade:
+    """A grader's return value as a grade."""
+    reward, reason = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if not isinstance(reward, Real):
+        return _wrong(given)
+    number = float(reward)
+    if math.isnan(number) or not 0.0 <= number <= 1.0:
+        return _wrong(given)
+    return Grade(number, None if reason is None else str(reason)[:LONGEST_REASON])
+
+
+def _wrong(given: Any) -> Grade:
+    shown = repr(given)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    told = f"the grader returned {shown}: a reward is a number from 0 to 1, or (reward, reason)"
+    return Grade(0.0, told, told)

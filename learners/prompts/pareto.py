@@ -1,0 +1,35 @@
+"""The Pareto front per instance, and who is drawn from it: Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can
+Outperform Reinforcement Learning" (arXiv 2507.19457), algorithm 2.
+
+Invariant: whoever is best on some instance is on the front, or somebody is who is as good as it wherever it is best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+
+def front(scores: Sequence[Sequence[float]]) -> dict[int, int]:
+    """By candidate (its place in `scores`), the number of instances on which it stands at the front: f of algorithm 2.
+
+    `scores[k][i]` is candidate k's on instance i. Of each instance the best are taken; then, the lowest mean first and
+    of equals the last, each is set aside that has somebody left beside it on every instance where it is best.
+    """
+    if not scores or not scores[0]:
+        return dict.fromkeys(range(len(scores)), 1)
+    columns = list(zip(*scores, strict=True))
+    tops = [max(column) for column in columns]
+    best = [{k for k, score in enumerate(column) if score == top} for column, top in zip(columns, tops, strict=True)]
+    left = sorted(set().union(*best), key=lambda k: (math.fsum(scores[k]), -k))
+    for k in list(left):
+        others = set(left) - {k}
+        if all(instance & others for instance in best if k in instance):
+            left.remove(k)
+    return {k: sum(k in instance for instance in best) for k in sorted(left)}
+
+
+def draw(shares: dict[int, int], random: Random) -> int:
+    """A candidate, drawn in proportion to its instances."""
+    return random.choices(list(shares), weights=list(shares.values()))[0]

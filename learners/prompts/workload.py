@@ -1,0 +1,32 @@
+"""The workload of a run file: `[prompts]` with its template and its tasks.
+
+Invariant: what it gives can be optimised: the template has a placeholder, and every task fills all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actors.scoring import dataset
+from actors.scoring.template import placeholders
+from broker.errors import RequestError
+from learners.prompts.search import Workload
+
+
+def workload_of(run: Mapping[str, Any], algorithm: str) -> Workload:
+    """What the resolved run file `run` asks to optimise. RequestError names the key, or the file, line and field."""
+    prompts = run.get("prompts")
+    if not prompts:
+        raise RequestError(f"learner.algorithm {algorithm!r} improves a prompt: the run file needs a section [prompts]")
+    template = prompts["template"]
+    fields = placeholders(template)
+    if not fields:
+        raise RequestError(
+            "prompts.template: has no placeholder, so that every task would get the same prompt; write for example"
+            " {question} where the task's field of that name belongs"
+        )
+    training, validation = (
+        dataset.load(prompts[split], fields, prompts.get(f"{split}_items")) for split in ("training", "validation")
+    )
+    return Workload(template, training, validation)

@@ -1,0 +1,353 @@
+"""Rollouts over real HTTP: every failure is a reward of 0 with its reason and its cost, and calls stay in bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.prompts.lane import retry_after
+from actors.prompts.rollout import attempt_of
+from actors.scripted.draws import Draws
+from actors.scripted.model import read, reply
+from broker.errors import RequestError
+from tests.actors.simulation import (
+    GOOD_TEMPLATE,
+    SEED_TEMPLATE,
+    answering,
+    completing,
+    counts,
+    published,
+    resolved,
+    result_of,
+    rolling,
+    runner,
+    serving,
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with serving() as url:
+        yield url
+
+
+def one(run: dict[str, Any], task: Any = None, *templates: str) -> tuple[dict[str, Any], Any]:
+    async def made() -> tuple[dict[str, Any], Any]:
+        async with rolling(run) as rollout:
+            return await result_of(rollout, task or answering(0), *templates)
+
+    return asyncio.run(made())
+
+
+def own(path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
+    """A module of the user's own with this text."""
+    name = "own_" + path.name.replace("-", "_")
+    (path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(path))
+    return name
+
+
+def test_a_rollout_names_everything_and_counts_what_it_took(server: str) -> None:
+    before = counts(server)
+    result, outcome = one(resolved(server, price_in=1.0, price_out=2.0), answering(3, GOOD_TEMPLATE), GOOD_TEMPLATE)
+    told = {name: result[name] for name in ("do", "item", "split", "attempt", "runner", "failed")}
+    assert told == {
+        "do": "answer", "item": 3, "split": "validation", "attempt": 1, "runner": "actor-0", "failed": False,
+    }  # fmt: skip
+    assert outcome.score == result["reward"] in (0.0, 1.0)
+    (usage,) = result["usage"]
+    after = counts(server)
+    assert usage["calls"] == after["requests"] - before["requests"] == 1
+    assert usage["tokens_in"] == after["tokens_in"] - before["tokens_in"]
+    assert usage["tokens_out"] == after["tokens_out"] - before["tokens_out"]
+    assert usage["cost"] == pytest.approx((usage["tokens_in"] + 2 * usage["tokens_out"]) / 1e6)
+    assert (usage["endpoint"], usage["failed"], usage["retries"], usage["estimated"]) == ("answer", 0, 0, 0)
+
+
+def test_the_same_seed_gives_the_same_results_in_any_order(server: str) -> None:
+    async def all_of(order: list[int]) -> dict[int, Any]:
+        async with rolling(resolved(server, concurrency=8)) as rollout:
+            found = await asyncio.gather(*(result_of(rollout, answering(item)) for item in order))
+        return {item: result for item, (result, _) in zip(order, found, strict=True)}
+
+    assert asyncio.run(all_of(list(range(16)))) == asyncio.run(all_of(list(range(15, -1, -1))))
+
+
+def test_a_completion_is_told_apart_by_its_task(server: str) -> None:
+    text = "How often does the letter s occur in the word possession?"
+    rollout = [one(resolved(server), completing("critique", text, f"critique/{n}"))[0] for n in range(12)]
+    again = one(resolved(server), completing("critique", text, "critique/3@life-2"))[0]
+    assert len({result["text"] for result in rollout}) > 1
+    assert again["text"] == rollout[3]["text"]
+    assert again == {**rollout[3]}
+    messages = [{"role": "user", "content": text}]
+    assert again["text"] == reply(read(messages), Draws(1, messages, attempt_of("critique/3")))
+    assert (again["role"], again["failed"], again["reason"]) == ("critique", False, None)
+    assert again["usage"][0]["endpoint"] == "answer", "an endpoint of its own it has not"
+
+
+@pytest.mark.parametrize(
+    ("fault", "counted", "says"),
+    [
+        ("rate_429=1", "throttled", "429, too many requests"),
+        ("rate_500=1", "errors", "500 (the simulation has drawn an error)"),
+        ("rate_half=1", "half", "the connection was lost before the whole answer was there"),
+        ("rate_timeout=1", "timeouts", "no answer within 0.2 s"),
+    ],
+)
+def test_what_never_gets_better_is_a_reward_of_0_with_its_reason(fault: str, counted: str, says: str) -> None:
+    with serving(fault, "retry_after_seconds=0.01") as url:
+        result, outcome = one(resolved(url, retries=3, timeout_seconds=0.2))
+        told = counts(url)
+    assert (result["reward"], result["failed"], outcome.score) == (0.0, True, 0.0)
+    assert says in result["reason"]
+    assert "4 tries" in result["reason"]
+    (usage,) = result["usage"]
+    assert usage["calls"] == usage["failed"] == told["requests"] == told[counted] == 4
+    assert usage["retries"] == 3
+    assert usage["throttled"] == (4 if counted == "throttled" else 0)
+    paid = counted in {"half", "timeouts"}
+    assert (usage["estimated"] > 0) == paid
+    assert usage["estimated"] == usage["tokens_in"]
+    ((kind, body),) = outcome.facts
+    assert kind == "endpoint_error"
+    assert body["reason"] == result["reason"]
+
+
+def test_storms_pass_and_change_no_answer(server: str) -> None:
+    async def all_of(url: str) -> list[dict[str, Any]]:
+        async with rolling(resolved(url, concurrency=8, retries=12, timeout_seconds=0.5)) as rollout:
+            found = await asyncio.gather(*(result_of(rollout, answering(item)) for item in range(24)))
+        return [result for result, _ in found]
+
+    with serving("rate_429=0.3", "rate_500=0.1", "rate_half=0.1", "rate_timeout=0.03") as url:
+        stormy, told = asyncio.run(all_of(url)), counts(url)
+    calm = asyncio.run(all_of(server))
+    assert [(r["answer"], r["reward"]) for r in stormy] == [(r["answer"], r["reward"]) for r in calm]
+    assert sum(r["usage"][0]["calls"] for r in stormy) == told["requests"]
+    assert sum(r["usage"][0]["throttled"] for r in stormy) == told["throttled"] > 0
+    assert sum(r["usage"][0]["failed"] for r in stormy) == told["requests"] - told["answered"]
+    assert sum(r["usage"][0]["retries"] for r in stormy) == told["requests"] - 24
+
+
+def test_retry_after_is_kept(server: str) -> None:
+    """With a wait of its own of nearly none, only what the server asks for can take this long."""
+    with serving("rate_429=1", "retry_after_seconds=0.4") as url:
+        begun = time.monotonic()
+        result, _ = one(resolved(url, retries=2, backoff_seconds=0.0))
+        assert time.monotonic() - begun >= 0.8
+    assert result["usage"][0]["calls"] == 3
+
+
+def test_what_a_response_may_say_of_waiting() -> None:
+    assert retry_after({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+    assert retry_after({"retry-after": "2"}) == 2.0
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert retry_after({"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"}) > 3e8
+    for nonsense in ("soon", "nan", "-1", "inf", ""):
+        assert retry_after({"retry-after": nonsense}) == 0.0
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_runner_keeps_to_its_share(index: int) -> None:
+    async def many(url: str) -> None:
+        async with rolling(resolved(url, processes=3, concurrency=8), index) as rollout:
+            assert rollout.at_once > (3, 3, 2)[index]
+            await asyncio.gather(*(result_of(rollout, answering(item)) for item in range(24)))
+
+    with serving("latency_seconds=0.05") as url:
+        asyncio.run(many(url))
+        assert counts(url)["high_water"] == (3, 3, 2)[index], "eight for three runners"
+
+
+def test_roles_with_one_url_and_key_share_their_calls(server: str) -> None:
+    run = resolved(server, concurrency=3)
+    run["endpoints"]["critique"] = dict(run["endpoints"]["answer"], model="scripted-1", price_in=5.0)
+
+    async def many() -> list[Any]:
+        tasks = [*(answering(n) for n in range(9)), *(completing("critique", "x", f"c/{n}") for n in range(9))]
+        async with rolling(run) as rollout:
+            return await asyncio.gather(*(result_of(rollout, task) for task in tasks))
+
+    with serving("latency_seconds=0.05") as url:
+        for endpoint in ("answer", "critique"):
+            run["endpoints"][endpoint]["url"] = url
+        results = asyncio.run(many())
+        assert counts(url)["high_water"] == 3
+    assert {r["usage"][0]["endpoint"] for r, _ in results} == {"answer", "critique"}
+
+
+def test_a_wrong_key_ends_it_and_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-wrong-secret")
+    with serving(key="right") as url, pytest.raises(RequestError) as caught:
+        one(resolved(url, key_env="MY_KEY"))
+    assert str(caught.value) == "endpoints.answer.key_env (MY_KEY): the endpoint refuses the key: 401 (wrong key)"
+
+
+def test_an_unknown_model_ends_it(server: str) -> None:
+    with pytest.raises(RequestError, match=r"404 \(the model 'scripted-9' does not exist.*check its url and model"):
+        one(resolved(server, model="scripted-9"))
+
+
+def test_an_endpoint_that_is_gone_is_a_reason(server: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        result, outcome = one(resolved(url, retries=1))
+    assert "cannot be reached" in result["reason"]
+    assert result["failed"]
+    assert [kind for kind, _ in outcome.facts] == ["endpoint_error"]
+    (usage,) = result["usage"]
+    assert (usage["calls"], usage["failed"], usage["estimated"]) == (2, 2, 0), "what reached nobody costs nothing"
+
+
+def test_a_rollout_that_takes_too_long(server: str) -> None:
+    with serving("rate_timeout=1") as url:
+        result, _ = one(resolved(url, prompts={"rollout_seconds": 0.2}))
+    assert (result["reward"], result["failed"], result["reason"]) == (0.0, True, "not done within 0.2 s")
+    (usage,) = result["usage"]
+    assert (usage["calls"], usage["failed"]) == (1, 1)
+    assert usage["estimated"] > 0
+
+
+GRADERS = """
+import asyncio, time
+
+def raises(task, answer): raise KeyError("no key")
+def nan(task, answer): return float("nan")
+def seven(task, answer): return 7.0
+def nothing(task, answer): return None
+async def half(task, answer): return 0.5, "half right"
+def slow(task, answer): time.sleep(5)
+
+class Strict:
+    def grade(self, task, answer): return 1.0 if answer == task["answer"] else 0.25
+"""
+
+
+@pytest.mark.parametrize(
+    ("grader", "says"),
+    [("raises", "the grader raised KeyError: 'no key'"), ("nan", "the grader returned nan"),
+     ("seven", "the grader returned 7.0: a reward is a number from 0 to 1"), ("nothing", "the grader returned None")],
+)  # fmt: skip
+def test_graders_that_give_no_reward(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grader: str, says: str
+) -> None:
+    module = own(tmp_path, monkeypatch, GRADERS)
+    result, outcome = one(resolved(server, prompts={"grader": f"{module}:{grader}"}))
+    assert (result["reward"], result["failed"]) == (0.0, True)
+    assert says in result["reason"]
+    assert result["answer"], "the answer stays"
+    assert result["usage"][0]["calls"] == 1
+    ((kind, body),) = outcome.facts
+    assert kind == "grader_error"
+    assert says in body["reason"]
+
+
+def test_graders_of_every_form(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = own(tmp_path, monkeypatch, GRADERS)
+    result, _ = one(resolved(server, prompts={"grader": f"{module}:half"}))
+    assert (result["reward"], result["reason"], result["failed"]) == (0.5, "half right", False)
+    assert one(resolved(server, prompts={"grader": f"{module}:Strict"}))[0]["reward"] in (0.25, 1.0)
+    late = one(resolved(server, prompts={"grader": f"{module}:slow", "rollout_seconds": 0.3}))[0]
+    assert late["reason"] == "not done within 0.3 s"
+
+
+AGENTS = """
+import asyncio
+
+async def twice(task, template, chat):
+    first = await asyncio.gather(*(chat(template.replace("{question}", task["question"])) for _ in range(6)))
+    return "|".join(first)
+
+async def raises(task, template, chat): raise LookupError("lost")
+async def surrogate(task, template, chat): return "half \\ud800"
+async def long(task, template, chat): return "x" * 20_000
+async def number(task, template, chat): return 42
+async def late(task, template, chat): raise TimeoutError("its own")
+async def lost(task, template, chat): return await chat("x", endpoint="judge")
+
+class Patient:
+    async def answer(self, task, template, chat):
+        return await chat([{"role": "system", "content": template}, {"role": "user", "content": task["question"]}],
+                          temperature=0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("agent", "says"),
+    [("raises", "LookupError: lost"), ("number", "TypeError: it returned int, not text"),
+     ("late", "TimeoutError: its own"), ("lost", "no endpoint is named 'judge'")],
+)  # fmt: skip
+def test_agents_that_fail(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: str, says: str) -> None:
+    module = own(tmp_path, monkeypatch, AGENTS)
+    result, outcome = one(resolved(server, prompts={"agent": f"{module}:{agent}"}))
+    assert (result["reward"], result["failed"]) == (0.0, True)
+    assert "the agent raised" in result["reason"]
+    assert says in result["reason"]
+    assert [kind for kind, _ in outcome.facts] == ["agent_error"]
+
+
+def test_agents_of_every_form(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = own(tmp_path, monkeypatch, AGENTS)
+    several, _ = one(resolved(server, prompts={"agent": f"{module}:twice"}))
+    assert several["usage"][0]["calls"] == 6
+    assert len(set(several["answer"].split("|"))) > 1, "equal messages are told apart"
+    same, _ = one(resolved(server, prompts={"agent": f"{module}:twice"}))
+    assert sorted(same["answer"].split("|")) == sorted(several["answer"].split("|"))
+    assert not one(resolved(server, prompts={"agent": f"{module}:Patient"}))[0]["failed"]
+
+
+def test_any_text_can_be_recorded(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = own(tmp_path, monkeypatch, AGENTS)
+    result, _ = one(resolved(server, prompts={"agent": f"{module}:surrogate"}))
+    assert result["answer"] == "half ?"
+    assert len(one(resolved(server, prompts={"agent": f"{module}:long"}))[0]["answer"]) == 8000
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        ({"agent": "nowhere:answer"}, "prompts.agent 'nowhere:answer': cannot import 'nowhere'"),
+        ({"agent": "actors.prompts.agent:answr"}, "has no 'answr'"),
+        ({"grader": "actors.prompts.agent:answer"}, r"cannot be called as grade\(task, answer\)"),
+        ({"grader": "actors.prompts.usage:Usage"}, "the class has no method 'grade'"),
+    ],
+)
+def test_what_cannot_be_called_is_one_message(server: str, prompts: dict[str, Any], says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        runner(resolved(server, prompts=prompts))
+
+
+def test_no_key_stands_in_what_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Even where an endpoint repeats it."""
+    secret = "sk-very-secret-key"
+    monkeypatch.setenv("MY_KEY", secret)
+
+    async def echoing() -> tuple[dict[str, Any], Any]:
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            body = json.dumps({"error": {"message": f"you said {head}"}}).encode()
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n")
+            writer.write(f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+            writer.close()
+
+        listening = await asyncio.start_server(echo, "127.0.0.1", 0)
+        async with listening:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            async with rolling(resolved(url, key_env="MY_KEY")) as rollout:
+                outcome = await rollout.run(answering(0), published(SEED_TEMPLATE))
+        return dict(outcome.result or {}), outcome.facts
+
+    result, facts = asyncio.run(echoing())
+    assert "400" in result["reason"]
+    assert "Bearer ***" in result["reason"]
+    assert secret not in json.dumps([result, list(facts)])

@@ -1,0 +1,393 @@
+"""Both searches: whatever comes in whatever order, and whoever falls, they ask, decide and tell the same."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.scoring.template import identity, placeholders
+from broker.delivery import MAX_BODY, body_text
+from broker.errors import RequestError, RunError
+from learners.algorithm import Fragment
+from learners.prompts import budget, messages, pareto, racing
+from learners.prompts.requests import Answered, Usage, read
+from learners.prompts.settings import SearchSettings
+from tests.learners.prompt_world import MARKS, SEED, Told, World, make, play
+
+worlds = st.builds(
+    World,
+    seed=st.integers(0, 10**6),
+    items=st.integers(1, 9),
+    failing=st.sampled_from([0.0, 0.1, 0.4]),
+    spoiled=st.sampled_from([0.0, 0.3, 0.9]),
+)
+chosen = st.fixed_dictionaries(
+    {
+        "gradient_batch": st.integers(1, 4),
+        "validation_batch": st.integers(1, 10),
+        "beam": st.integers(1, 3),
+        "branch": st.integers(1, 3),
+        "rounds": st.integers(0, 3),
+        "race": st.sampled_from(["none", "successive_rejects", "ucb"]),
+        "calls": st.sampled_from([None, None, 30, 100]),
+    }
+)
+NAMES = st.sampled_from(["textual_gradients", "gepa"])
+
+
+def settled(told: Told) -> dict[str, Any]:
+    """All that may not depend on the order of arrival."""
+    return {"facts": set(told.facts), "paid": set(told.paid), "reason": told.reason, "best": told.best}
+
+
+@settings(max_examples=120, deadline=None)
+@given(NAMES, worlds, chosen, st.integers(0, 99), st.randoms(use_true_random=False))
+def test_order_repetition_and_falls_change_nothing(
+    name: str, world: World, picked: dict[str, Any], seed: int, disorder: random.Random
+) -> None:
+    if name == "gepa":
+        picked = {**picked, "race": "none"}
+    try:
+        orderly = play(lambda: make(name, world, picked, seed), world)
+    except RequestError:  # every first rollout failed: then it must be so in every order
+        with pytest.raises(RequestError, match=r"not one of the .* rollouts"):
+            play(lambda: make(name, world, picked, seed), world, disorder, repeats=0.2)
+        return
+    wild = play(lambda: make(name, world, picked, seed), world, disorder, repeats=0.2, falls=0.02)
+    assert settled(wild) == settled(orderly)
+    assert set(wild.paid.values()) <= {1}
+
+
+def mean(told: Told, world: World, template: dict[str, Any]) -> float:
+    """The mean of a template over the whole validation set, straight from the world."""
+    from learners.algorithm import Task
+
+    rewards = []
+    for item in range(len(world.workload.validation)):
+        body = {"do": "answer", "template": template["template"], "item": item, "split": "validation", "attempt": 1}
+        rewards.append(world.reply(Task("t", body), {template["template"]: template["text"]})["reward"])
+    return sum(rewards) / len(rewards)
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAMES, worlds, st.integers(0, 99))
+def test_the_best_is_the_best_of_all_leaders_and_the_first_of_equals(name: str, world: World, seed: int) -> None:
+    try:
+        told = play(lambda: make(name, world, {"rounds": 3, "beam": 2, "branch": 2}, seed), world)
+    except RequestError:
+        return
+    templates = {fact["template"]: fact for fact in told.of("template")}
+    assert told.of("template")[0]["text"] == SEED
+    best, best_mean = identity(SEED), mean(told, world, templates[identity(SEED)])
+    rounds = sorted(told.of("round"), key=lambda fact: fact["round"])
+    assert [fact["round"] for fact in rounds] == list(range(4))
+    for fact in rounds[1:]:
+        leader = mean(told, world, templates[fact["leader"]])
+        if leader > best_mean + 1e-12:
+            best, best_mean = fact["leader"], leader
+        assert fact["best"] == best
+        assert fact["best_mean"] == pytest.approx(best_mean)
+    assert told.best == best
+    last = rounds[-1]
+    assert last["calls"] == sum(told.paid.values())
+    for fact in templates.values():
+        assert placeholders(fact["text"]) == {"question"}
+        assert fact["template"] == identity(fact["text"])
+        assert fact["parent"] is None or fact["parent"] in templates
+    answered = {name.split("/")[2] for name in told.paid if name.startswith("p/answer/")}
+    assert answered == set(templates), "what is told as a template is tested, and nothing else is"
+
+
+def test_the_defaults_are_those_of_the_specification() -> None:
+    found = SearchSettings()
+    assert (found.gradient_batch, found.validation_batch, found.beam, found.branch, found.rounds) == (4, 16, 4, 4, 3)
+
+
+def test_a_round_takes_what_the_specification_says() -> None:
+    """Nothing fails or is refused: transcripts, a critique and an edit each, beam and children on one batch."""
+    world = World(items=44, failing=0.0, spoiled=0.0)
+    told = play(lambda: make("textual_gradients", world, {"rounds": 1}), world)
+    kinds = [name.split("/")[1] for name in told.paid]
+    children = {fact["template"] for fact in told.of("template")} - {identity(SEED)}
+    assert (kinds.count("critique"), kinds.count("edit")) == (16, 16)
+    trained = {name for name in told.paid if "/training/" in name}
+    assert {name.split("/")[2] for name in trained} == {identity(SEED)}
+    assert len(trained) == 44, "16 batches of 4 are more than a pass: every score is asked for once"
+    scored = {child: sum(f"/{child}/validation/" in name for name in told.paid) for child in children}
+    leader = told.of("round")[1]["leader"]
+    assert {child: n for child, n in scored.items() if child != leader} == dict.fromkeys(children - {leader}, 16)
+    assert scored[leader] == 42
+    assert len(told.of("round")[1]["beam"]) == 4
+
+
+def test_no_candidate_waits_for_another() -> None:
+    """One candidate's first rollout never comes back: all others are scored on the whole batch all the same."""
+    world = World(items=12, failing=0.0, spoiled=0.0)
+    search = make("textual_gradients", world, {"rounds": 1, "beam": 2, "branch": 2, "gradient_batch": 1})
+    texts: dict[str, str] = {}
+    held: list[str] = []
+    waiting = []
+    while True:
+        if search.ready():
+            search.update()
+            texts |= search.parameters()["templates"]
+            continue
+        waiting += list(search.mint())
+        stuck = [task for task in waiting if task.task in held]
+        free = [task for task in waiting if task.task not in held]
+        if not held and (trained := [t for t in free if t.body.get("split") == "training"]):
+            held.append(trained[0].task)
+            continue
+        if not free:
+            break
+        waiting = stuck + free[1:]
+        search.accept(Fragment({}, (1, 0), 1, "a", free[0].task, world.reply(free[0], texts)))
+    results = search.search.machine.results
+    children = {fact[1]["template"] for fact in search.facts() if fact[0] == "template"} - {identity(SEED)}
+    assert len(stuck) == 1
+    assert len(children) >= 2
+    for child in children:
+        assert sum(name.startswith(f"answer/{child}/validation/") for name in results) == 10
+    assert sum(name.startswith("edit/") for name in results) == 3
+
+
+def test_a_leader_whose_score_comes_late_holds_up_nothing_but_the_best() -> None:
+    """The first round's leader is scored on what no round compares only after all else has come."""
+    world = World(seed=4, items=30, failing=0.0, spoiled=0.0)
+    picked = {"rounds": 3, "validation_batch": 4, "beam": 2, "branch": 2}
+    orderly = play(lambda: make("textual_gradients", world, picked), world)
+    search = make("textual_gradients", world, picked).search
+    compared = {item for number in range(3) for item in search.batch("validation", 4, number)}
+    leader = orderly.of("round")[1]["leader"]
+    late = {f"p/answer/{leader}/validation/{item}/1" for item in search.everything if item not in compared}
+    wild = play(
+        lambda: make("textual_gradients", world, picked), world, random.Random(1), share_slow=0.0, last=frozenset(late)
+    )
+    assert settled(wild) == settled(orderly)
+    assert len(set(list(wild.paid)[-len(late) :]) & late) == len(late), "all else was over by then"
+
+
+@pytest.mark.parametrize("race", ["successive_rejects", "ucb"])
+def test_a_race_takes_fewer_rollouts(race: str) -> None:
+    world = World(seed=3, items=40, failing=0.0, spoiled=0.0)
+    whole = play(lambda: make("textual_gradients", world, {"rounds": 2}), world)
+    raced = play(lambda: make("textual_gradients", world, {"rounds": 2, "race": race}), world)
+    assert sum(raced.paid.values()) < 0.85 * sum(whole.paid.values())
+    assert raced.of("round")[-1]["best_mean"] > raced.of("round")[0]["best_mean"]
+
+
+def test_the_search_climbs() -> None:
+    world = World(seed=1, items=30)
+    for name in ("textual_gradients", "gepa"):
+        rounds = play(lambda name=name: make(name, world, {"rounds": 4}), world).of("round")
+        assert rounds[0]["best_mean"] == 0.0
+        assert rounds[-1]["best_mean"] > 0.5
+
+
+def test_a_budget_is_kept_and_known_beforehand() -> None:
+    world = World(seed=5, items=20, failing=0.0, spoiled=0.0)
+    for name in ("textual_gradients", "gepa"):
+        for limit in (18, 60, 150):
+            told = play(lambda name=name, limit=limit: make(name, world, {"calls": limit, "rounds": 50}), world)
+            assert sum(told.paid.values()) <= limit
+            assert "bears no further round" in told.reason or "all rounds" in told.reason
+    told = play(lambda: make("textual_gradients", world, {"money": 0.3, "rounds": 50}), world)
+    assert 0.15 < 0.001 * sum(told.paid.values()) <= 0.3
+    with pytest.raises(RequestError, match=r"learner\.settings\.calls: 17 calls do not even"):
+        make("gepa", world, {"calls": 17})
+
+
+class Dearer(World):
+    """Completions take 40 calls each, which nobody could know."""
+
+    def reply(self, task: Any, texts: dict[str, str]) -> dict[str, Any]:
+        note = super().reply(task, texts)
+        if note["do"] == "complete":
+            note["usage"][0]["calls"] = 40
+        return note
+
+
+def test_a_budget_that_is_spent_by_surprise_ends_the_search_with_the_best_so_far() -> None:
+    world = Dearer(seed=5, items=20, failing=0.0, spoiled=0.0)
+    told = play(lambda: make("textual_gradients", world, {"calls": 900, "rounds": 50}), world)
+    completions = sum("/critique/" in name or "/edit/" in name for name in told.paid)
+    assert told.reason.startswith("the budget of 900 calls is spent: the best template is ")
+    assert completions * 40 < 900 + 40 * 16, "no more than what was under way"
+    assert told.best == identity(SEED)
+
+
+def test_a_first_template_that_never_succeeds_is_a_wrong_request() -> None:
+    world = World(failing=1.0)
+    with pytest.raises(RequestError, match=r"not one of the 5 rollouts of the first template succeeded.*timed out"):
+        play(lambda: make("textual_gradients", world, {}), world)
+
+
+def test_what_came_to_nothing_is_told_with_its_reason() -> None:
+    world = World(seed=2, items=12, spoiled=0.9)
+    told = play(lambda: make("textual_gradients", world, {"rounds": 3}), world)
+    reasons = " | ".join(fact["reason"] for fact in told.of("refused_template"))
+    assert "the critique is empty" in reasons
+    world = World(seed=2, items=12, spoiled=0.5)
+    told = play(lambda: make("gepa", world, {"rounds": 3}), world)
+    reasons = " | ".join(fact["reason"] for fact in told.of("refused_template"))
+    for part in ("it lost {question}", "it brought {other}", "it was tested already", "the edit is empty"):
+        assert part in reasons
+
+
+def test_twins_are_tested_once_and_belong_to_the_first_candidate() -> None:
+    class Twins(World):
+        def reply(self, task: Any, texts: dict[str, str]) -> dict[str, Any]:
+            note = super().reply(task, texts)
+            if note["do"] == "complete" and note["role"] == "edit":
+                note["text"] = f"{MARKS[0]} {SEED}"
+            return note
+
+    world = Twins(failing=0.0, spoiled=0.0)
+    told = play(lambda: make("textual_gradients", world, {"rounds": 1, "beam": 2, "branch": 2}), world)
+    refused = {fact["candidate"]: fact["reason"] for fact in told.of("refused_template")}
+    assert set(refused) == {1, 2, 3}
+    assert all("candidate 0 of this round wrote it too" in reason for reason in refused.values())
+    assert set(told.paid.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("picked", "told"),
+    [
+        ({"beem": 3}, r"learner\.settings\.beem.*known are gradient_batch"),
+        ({"beam": 0}, r"learner\.settings\.beam"),
+        ({"race": "quick"}, r"learner\.settings\.race"),
+    ],
+)
+def test_wrong_settings_are_named(picked: dict[str, Any], told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        make("textual_gradients", World(), picked)
+
+
+def test_gepa_has_nothing_to_race() -> None:
+    with pytest.raises(RequestError, match=r"learner\.settings\.race: gepa scores"):
+        make("gepa", World(), {"race": "ucb"})
+
+
+def test_a_snapshot_of_another_algorithm_is_refused() -> None:
+    snapshot = make("gepa", World(), {}).snapshot()
+    with pytest.raises(RunError, match="gepa"):
+        make("textual_gradients", World(), {}).restore(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("note", "told"),
+    [
+        (None, "mapping"),
+        ({"do": "dance"}, "dance"),
+        ({"do": "answer", "reward": 7.0}, "reward"),
+        ({"do": "answer", "reward": float("nan")}, "reward"),
+        ({"do": "answer", "reward": 1.0, "usage": [{"calls": -1}]}, r"usage\.calls"),
+        ({"do": "answer", "reward": 1.0, "usage": 3}, "usage"),
+    ],
+)
+def test_a_result_that_cannot_be_is_refused(note: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        read(note)
+
+
+def test_a_failed_rollout_is_a_nought_whatever_it_says() -> None:
+    assert read({"do": "answer", "reward": 1.0, "failed": True}).reward == 0.0  # type: ignore[union-attr]
+
+
+# --- the pure parts
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.floats(0.05, 1.0), st.integers(1, 64))
+def test_successive_rejects_keeps_its_budget(arms: int, keep: int, part: float, batch: int) -> None:
+    limit = max(arms, int(part * arms * batch))
+    schedule = racing.rejects(arms, keep, limit, batch)
+    assert len(schedule) == max(0, arms - keep)
+    assert schedule == sorted(schedule)
+    assert all(1 <= pulls <= batch for pulls in schedule)
+    assert racing.pulls_taken(schedule, keep) <= limit + arms, "roundings: one for each at most"
+
+
+def test_successive_rejects_is_that_of_the_paper() -> None:
+    """20 arms, 160 pulls: log-bar of 20 is 3.0977, n_1 = ceil(140 / (3.0977 x 20)), n_16 = ceil(140 / (3.0977 x 5))."""
+    schedule = racing.rejects(20, 4, 160, 16)
+    assert (schedule[0], schedule[-1]) == (3, 10)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 5), st.integers(1, 40), st.integers(0, 400))
+def test_ucb_ends_within_its_budget(means: list[float], wide: int, batch: int, limit: int) -> None:
+    pulls = [min(batch, racing.step_size(batch))] * len(means)
+    began = sum(pulls)
+    while step := racing.next_pulls(means, pulls, wide=wide, budget=limit, batch=batch, exploration=0.5):
+        for arm, had in step.items():
+            assert pulls[arm] < had <= batch
+            pulls[arm] = had
+    assert sum(pulls) <= max(limit, began)
+
+
+def test_ucb_pulls_whom_it_knows_least_and_who_is_best() -> None:
+    assert racing.next_pulls([0.9, 0.5, 0.1], [8, 8, 8], wide=1, budget=99, batch=16, exploration=0.5) == {0: 10}
+    assert racing.next_pulls([0.5, 0.5, 0.5], [8, 8, 2], wide=1, budget=99, batch=16, exploration=0.5) == {2: 4}
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda n: st.lists(st.lists(st.sampled_from([0, 0.5, 1]), min_size=n, max_size=n), min_size=1, max_size=6)
+    )
+)
+def test_the_front_covers_every_instance(scores: list[list[float]]) -> None:
+    shares = pareto.front(scores)
+    for column in zip(*scores, strict=True):
+        assert any(column[k] == max(column) for k in shares), "somebody on the front is best there"
+    for k in shares:
+        others = [other for other in shares if other != k]
+        alone = [i for i in range(len(scores[0])) if scores[k][i] > max((scores[o][i] for o in others), default=-1)]
+        assert alone, "nobody on the front could be left out"
+
+
+def test_the_front_of_an_example() -> None:
+    """A specialist stays beside the one of the highest mean; who is best nowhere alone goes."""
+    assert pareto.front([[1, 1, 0], [0, 0, 1], [1, 0.5, 0.5]]) == {0: 2, 1: 1}
+    assert pareto.draw({0: 2, 1: 1}, random.Random(1)) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "template"),
+    [
+        ("<template>\nDo {question}\n</template>", "Do {question}"),
+        ("Here it is:\n<template>Do {question}</template>\nGood luck", "Do {question}"),
+        ("```\nDo {question}\n```", "Do {question}"),
+        ("<template>\n```text\nDo\n{question}\n```\n</template>", "Do\n{question}"),
+        ("  Do {question}\n", "Do {question}"),
+        ("</template>", "</template>"),
+        ("", ""),
+    ],
+)
+def test_a_reply_is_read(reply: str, template: str) -> None:
+    assert messages.template_of(reply) == template
+
+
+def test_equal_messages_of_two_candidates_are_two_completions() -> None:
+    told = [messages.Transcript({"question": "q"}, Answered(0.0, True, "", "timed out", Usage()))]
+    one, again, two = (messages.critique("T {question}", told, sequence) for sequence in (1, 1, 2))
+    assert one.name == again.name != two.name
+    assert one.body == two.body
+    assert "the rollout failed" in one.body["messages"][1]["content"]
+    assert len(one.name) < 200
+
+
+def test_the_largest_messages_fit_into_a_task() -> None:
+    task = {"question": '"' * 5000}
+    told = [messages.Transcript(task, Answered(0.5, False, '"' * 2000, '"' * 500, Usage()))] * 64
+    largest = messages.critique('"' * messages.LONGEST, told, 1)
+    assert len(body_text(largest.body)) < MAX_BODY
+    edit = messages.edit("T" * messages.LONGEST, '"' * messages.LONGEST_CRITIQUE, frozenset({"q"}), (1, 1), 1)
+    assert len(body_text(edit.body)) < MAX_BODY
+
+
+def test_spending_does_not_depend_on_its_order() -> None:
+    usages = [Usage(1, 2, cost) for cost in (0.1, 0.2, 0.3, 1e-9, 7.7)]
+    assert len({budget.added(order) for order in (usages, usages[::-1], usages[2:] + usages[:2])}) == 1

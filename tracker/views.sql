@@ -15,24 +15,26 @@ CREATE INDEX facts_of_task ON facts (json_extract(body, '$.task'), position)
 
 CREATE VIEW templates AS SELECT
     min(position) AS position, time, source,
-    json_extract(body, '$.template') AS template, json_extract(body, '$.parent') AS parent,
+    json_extract(body, '$.policy') AS policy, json_extract(body, '$.template') AS template, json_extract(body, '$.parent') AS parent,
     json_extract(body, '$.round') AS round, json_extract(body, '$.candidate') AS candidate,
     json_extract(body, '$.version') AS version, json_extract(body, '$.text') AS text,
     json_extract(body, '$.critique') AS critique, json_extract(body, '$.placeholders') AS placeholders
-FROM facts WHERE kind = 'template' GROUP BY json_extract(body, '$.template');
+FROM facts WHERE kind = 'template' GROUP BY json_extract(body, '$.policy'), json_extract(body, '$.template');
 
 CREATE VIEW rewards AS SELECT
     min(f.position) AS position, f.time, f.source,
-    json_extract(f.body, '$.task') AS task, json_extract(f.body, '$.result.template') AS template,
+    json_extract(f.body, '$.policy') AS policy, json_extract(f.body, '$.task') AS task,
+    json_extract(f.body, '$.result.template') AS template,
     json_extract(f.body, '$.result.item') AS item, json_extract(f.body, '$.result.split') AS split,
     json_extract(f.body, '$.result.attempt') AS attempt, json_extract(f.body, '$.result.runner') AS runner,
     json_extract(f.body, '$.result.reward') AS reward, json_extract(f.body, '$.result.reason') AS reason,
     json_extract(f.body, '$.result.failed') AS failed
 FROM facts AS f
-WHERE f.kind = 'outcome' AND json_extract(f.body, '$.result.do') = 'answer' AND NOT EXISTS (
-    SELECT 1 FROM facts WHERE kind IN ('outcome', 'rollout_error', 'evict', 'pool_evict') AND kind = 'evict'
-    AND json_extract(body, '$.task') = json_extract(f.body, '$.task') AND position < f.position)
-GROUP BY json_extract(f.body, '$.task');
+WHERE f.kind = 'outcome' AND json_extract(f.body, '$.result.do') = 'answer'
+-- A policy's next life mints under other ids what it still wants: the same work, paid for once.
+GROUP BY json_extract(f.body, '$.policy'), json_extract(f.body, '$.result.template'),
+    json_extract(f.body, '$.result.split'), json_extract(f.body, '$.result.item'),
+    coalesce(json_extract(f.body, '$.result.attempt'), json_extract(f.body, '$.task'));
 
 CREATE VIEW tasks AS
 WITH minted AS (

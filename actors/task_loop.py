@@ -224,6 +224,8 @@ class TaskLoop:
         try:
             result = self.rollout.run(task, parameters)
             outcome: Outcome = await result if inspect.isawaitable(result) else result
+            if outcome.result is not None and task.draw is not None:
+                raise ValueError("a task of the pool is played again and again: its outcome has a score, and no result")
             if outcome.result is not None:
                 await self._record(task, outcome)
                 return
@@ -266,4 +268,5 @@ def _reached(newest: Versioned | None, version: tuple[int, int]) -> bool:
 
 
 def _whose(task: LeasedTask) -> dict[str, Any]:
+    """What a fact about the task names it by."""
     return {"task": task.task} if task.draw is None else {"task": task.task, "draw": task.draw}

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 
-from launcher import pool, sections, tables, words
+from launcher import pool, prompt_board, sections, tables, words
 from launcher.drawing import FRAME, LABEL, Canvas, Line, fit, framed, rule
 
 WIDE = 160
@@ -77,7 +77,8 @@ def _stacked(document: dict[str, Any], width: int, room: int) -> list[Line]:
     count = max(1, len(words.mapping(document.get("policies"))))
     crew = max(1, len(words.objects(document.get("roles"))))
     waiting = max(1, len(words.waits(document)))
-    pooled = pool.wanted(document)
+    board = prompt_board if prompt_board.wanted(document) else pool
+    pooled = board.wanted(document)
     dividers = 5 if pooled else 4
     room = max(0, room - dividers)
     wants = {
@@ -87,6 +88,8 @@ def _stacked(document: dict[str, Any], width: int, room: int) -> list[Line]:
         "ledger": [2, 1 + min(waiting, 2), 1 + min(waiting, 4)],
         "events": [1, 2, 4, 6, 8, 50],
     }
+    if board is prompt_board:  # its policy has no returns to draw
+        wants["policies"] = wants["policies"][:3]
     order = "policies pool roles ledger events roles policies pool events roles policies pool ledger events policies "
     order += "events policies ledger events pool policies policies events pool"
     rows = _shares(room, wants, order.split())
@@ -94,7 +97,7 @@ def _stacked(document: dict[str, Any], width: int, room: int) -> list[Line]:
     lines: list[Line] = []
     for part, (title, content) in {
         "policies": tables.policies(document, inner, rows["policies"], depth),
-        "pool": pool.panel(document, inner, rows["pool"]),
+        "pool": board.panel(document, inner, rows["pool"]),
         "roles": tables.roles(document, inner, rows["roles"]),
         "ledger": sections.ledger(document, inner, rows["ledger"]),
     }.items():
@@ -114,12 +117,14 @@ def _wide(document: dict[str, Any], width: int, room: int) -> list[Line]:
     waiting = 1 + max(1, min(len(words.waits(document)), 6))
     left = (width - 7) * 53 // 100
     right = width - 7 - left
-    pooled = pool.wanted(document)
-    held = max((size for size in pooled if size <= max(1, room // 3)), default=0)
+    board = prompt_board if prompt_board.wanted(document) else pool
+    pooled = board.wanted(document)
+    most_held = room * 2 // 3 if board is prompt_board else room // 3
+    held = max((size for size in pooled if size <= max(1, most_held)), default=0)
     most = max(1, room - 2 - waiting - (held + 1 if held else 0))
     depth = max(1, min(14, most // count))
     parts = [tables.policies(document, left, most, depth)]
-    parts += [pool.panel(document, left, held)] if held else []
+    parts += [board.panel(document, left, held)] if held else []
     parts.append(sections.ledger(document, left, waiting))
     others = [tables.roles(document, right, max(1, min(crew, room - 2 - min(room // 4, 12))))]
     others.append(sections.events(document, right, max(0, room - 2 - len(others[0][1]))))

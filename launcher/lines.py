@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from launcher import pool, words
+from launcher import pool, prompt_board, words
 
 EVERY = 2.0
 MOST_POLICIES = 6
@@ -80,6 +80,8 @@ def status_line(document: dict[str, Any]) -> str:
         parts.append(f"return {words.decimal(document.get('return_mean'))}")
     if pooled := pool.told(words.mapping(document.get("pool"))):
         parts.append(pooled)
+    if searched := prompt_board.told(document):
+        parts.append(searched)
     policies = words.mapping(document.get("policies"))
     for name, value in list(policies.items())[:MOST_POLICIES]:
         policy = words.mapping(value)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from launcher import pool, words
 from launcher.drawing import chart
+from launcher.prompt_report import render_search
 
 MOST_LOSSES = 8
 """Policies whose last losses are told; `summary --json` has them all."""
@@ -30,6 +31,7 @@ def render_summary(summary: dict[str, Any]) -> RenderableType:
     else:
         parts.append(Text("No policy reported anything.", style="grey58"))
     parts += _losses(policies)
+    parts += render_search(summary)
     parts.append(_books(summary))
     parts += _alarms(summary)
     if directory := words.text(summary.get("directory")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher import words
+from launcher import prompt_board, words
 from launcher.drawing import LABEL, Line, bar, flow, labelled, title, width_of
 
 PHASES = {
@@ -75,7 +75,9 @@ def header(document: dict[str, Any], width: int, now: float) -> list[Line]:
         labelled("agent steps in all", words.count(document.get("agent_steps"))),
         labelled("epoch", words.count(document.get("epoch"))),
     ]
-    if stop.get("return") is not None:
+    if prompt_board.wanted(document):
+        counts = prompt_board.counts(document)
+    elif stop.get("return") is not None:
         counts.insert(3, labelled("of", words.decimal(stop.get("return"))))
     return [first + tail, flow(counts, width)]
 

@@ -83,11 +83,11 @@ def _spent(own: PolicyTemplates) -> dict[str, float]:
 
 def template_rows(fold: Templates) -> list[dict[str, Any]]:
     """The summary's `templates`: every one that was tested, first seen first, policy after policy."""
-    return [
-        {"policy": policy, **_tested(name, tested, own.best())}
-        for policy, own in sorted(fold.policies.items())
-        for name, tested in own.ordered()
-    ]
+    rows = []
+    for policy, own in sorted(fold.policies.items()):
+        best = own.best()
+        rows += [{"policy": policy, **_tested(name, tested, best)} for name, tested in own.ordered()]
+    return rows
 
 
 def _tested(name: str, tested: Tested, best: str | None) -> dict[str, Any]:

@@ -245,13 +245,14 @@ class Templates:
 
 def _work(body: dict[str, Any]) -> str | None:
     """The template that a task (or a result) is about, or the role of its completion; None for other tasks."""
-    of = {"answer": body.get("template"), "complete": body.get("role")}.get(str(body.get("do")))
+    do = body.get("do")
+    of = body.get("template") if do == "answer" else body.get("role") if do == "complete" else None
     return of if isinstance(of, str) and of else None
 
 
 def _task(body: dict[str, Any]) -> tuple[str, str, int, int] | None:
     """(template, split, item, attempt) of an answer, or None where it is none."""
-    template, split, item, attempt = (body.get(key) for key in ("template", "split", "item", "attempt"))
+    template, split, item, attempt = body.get("template"), body.get("split"), body.get("item"), body.get("attempt")
     if not isinstance(template, str) or split not in SPLITS:
         return None
     if type(item) is not int or type(attempt) is not int or item < 0 or not 0 <= attempt < ATTEMPTS:

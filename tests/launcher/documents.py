@@ -117,6 +117,26 @@ def pooled(labels: int = 6, **more: Any) -> dict[str, Any]:
     return spread(pool=pool, **more)
 
 
+def searched(templates: int = 5, **more: Any) -> dict[str, Any]:
+    """A run that searches prompts, as `tracker.leaderboard` shows it."""
+    board = [
+        {
+            "template": f"{n:016x}", "text": f"Answer number {n}. {{question}}", "parent": f"{0:016x}" if n else None,
+            "round": n % 3, "candidate": n, "mean": 0.875 - n / 100, "interval": [0.6 - n / 100, 0.95], "trials": 32,
+            "failed": 1, "open": 4 * (n == 2), "best": n == 0, "beam": n < 4,
+        }
+        for n in range(min(templates, 20))
+    ]  # fmt: skip
+    usage = {"calls": 1234, "failed": 21, "throttled": 17, "retries": 19, "tokens_in": 56_000, "tokens_out": 7_000}
+    search = {
+        "round": 2, "rounds": 3, "best": f"{0:016x}", "best_mean": 0.875, "templates": templates, "refused": 3,
+        "rewards": 812, "in_flight": {"templates": 1, "rollouts": 4, "completions": 2}, "leaderboard": board,
+        "usage": {"answer": usage | {"cost": 0.25}, "critique": usage | {"throttled": 0, "cost": 0.5}},
+        "spent": usage | {"tokens": 63_000, "cost": 0.75},
+    }  # fmt: skip
+    return spread(prompts={"answerer": search}, policies={"answerer": policy()}, **more)
+
+
 def summary(**more: Any) -> dict[str, Any]:
     """What is left of the run of `spread` when it has ended."""
     return {

@@ -42,6 +42,10 @@ CASES = {
     "pool": documents.pooled(),
     "many labels": documents.pooled(40, policies={"agent": documents.policy()}),
     "null pool": documents.spread(pool={key: [0] for key in documents.pooled()["pool"]} | {"labels": {"a": None}}),
+    "prompts": documents.searched(),
+    "many templates": documents.searched(400),
+    "null prompts": documents.spread(prompts={"p": dict.fromkeys(documents.searched()["prompts"]["answerer"])}),
+    "odd prompts": documents.spread(prompts={"p": None, "q": {"leaderboard": [1, {}], "usage": {"a": 3}}, "r": []}),
     "nulls": dict.fromkeys(documents.spread()),
     "null policy and role": documents.spread(
         policies={"a": None, "b": dict.fromkeys(documents.policy())},
@@ -112,6 +116,24 @@ def test_the_pool_gives_way_to_what_must_not_be_missed() -> None:
     assert "more labels" in drawn(documents.pooled(40), 120, 40)
     assert "evicted 3 this epoch (score 3)" in drawn(documents.pooled(), 120, 50)
     assert "pool" not in drawn(documents.spread())
+
+
+@pytest.mark.parametrize("size", [(100, 40), (120, 50), (200, 50)], ids=str)
+def test_a_prompt_search_has_a_panel(size: tuple[int, int]) -> None:
+    text = drawn(documents.searched(), *size)
+    for wanted in (
+        "templates", "round 2 of 3", "best 0.875", "in flight 4 of 1 templates", "calls 1.23k", "0000000000000000",
+        "0.875", "answer", "429s 17", "retries 19", "critique",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    assert "money 0.750" in drawn(documents.searched(), 150, 50)
+    assert "Answer number 4. {question}" in drawn(documents.searched(), 150, 50)
+
+
+def test_a_prompt_search_gives_way_to_what_must_not_be_missed() -> None:
+    text = drawn(documents.searched(400, alarms=["the disk is full"]), 80, 24)
+    for wanted in ("round 2 of 3", "the disk is full", "more templates", "actor-1 waits 2.1 s"):
+        assert wanted in text, wanted
 
 
 def test_many_policies_are_counted() -> None:

@@ -1,0 +1,123 @@
+"""What a prompt search came to, for the end of `headrace run` and for `headrace summary`.
+
+Invariant: every template that was tested has its line, first seen first; no summary makes it raise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from launcher import words
+from launcher.drawing import LABEL, Column, Span, cells
+
+LONGEST = 200
+"""Cells of a template's text in its line."""
+COLUMNS = (
+    Column("", 1),
+    Column("template", 8),
+    Column("mean", 5, True),
+    Column("interval", 9, True),
+    Column("best", 5, True),
+    Column("trials", 6, True),
+    Column("val.", 5, True),
+    Column("lineage", 14),
+    Column("text", LONGEST),
+)
+TOLD = 10
+"""Refused candidates whose reasons are told; `summary --json` has them."""
+
+
+def render_search(summary: dict[str, Any]) -> list[RenderableType]:
+    """The templates, the best one and how to get it, and what endpoints took; nothing for a run without templates."""
+    searches = words.mapping(summary.get("prompts"))
+    if not searches:
+        return []
+    rows = words.objects(summary.get("templates"))
+    parts: list[RenderableType] = []
+    for policy, value in searches.items():
+        search = words.mapping(value)
+        own = [row for row in rows if row.get("policy") == policy]
+        parts += [Text(f"{len(own)} templates of {policy} were tested, first seen first:", style="bold"), *_table(own)]
+        note = "mean, interval (95%, Wilson) and best of all trials; val.: mean on validation tasks"
+        parts += [Text(note, style="grey58"), *_best(search), *_usage(search), *_refused(search), ""]
+    return [Group(*parts)]
+
+
+def _table(rows: list[dict[str, Any]]) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    heads: list[Span] = [(column.title, LABEL) for column in COLUMNS]
+    for spans in [heads, *(_row(row) for row in rows)]:
+        line = cells(COLUMNS, range(len(COLUMNS)), spans, 1)
+        # Cut at the terminal's edge: the text gives way, and never a number.
+        lines.append(Text.assemble(*line, no_wrap=True, overflow="ellipsis"))
+    return lines
+
+
+def _row(row: dict[str, Any]) -> list[Span]:
+    low, high = [*words.listing(row.get("interval")), None, None][:2]
+    parent, best = words.text(row.get("parent")), bool(row.get("is_best"))
+    place = f"{words.text(row.get('round'))}.{words.text(row.get('candidate'))}"
+    text = " ".join(words.text(row.get("text")).split())
+    return [
+        ("★" if best else "", "bold green"),
+        (words.text(row.get("template"))[:8], "bold green" if best else "cyan"),
+        (_share(row.get("mean"), 3), "bold"),
+        (words.DASH if low is None else f"{_share(low)}…{_share(high)}", ""),
+        (_share(row.get("best"), 3), ""),
+        (words.count(row.get("trials")), ""),
+        (_share(words.mapping(row.get("validation")).get("mean"), 3), ""),
+        (f"{place} of {parent[:6]}" if parent else "the first", LABEL),
+        (text, ""),
+    ]
+
+
+def _share(value: Any, places: int = 2) -> str:
+    """A reward: as many places for each, so that they stand below one another."""
+    found = words.number(value)
+    return words.DASH if found is None else f"{found:.{places}f}"
+
+
+def _best(search: dict[str, Any]) -> list[RenderableType]:
+    best = words.mapping(search.get("best"))
+    if not best:
+        return [Text("no template has been scored yet", style="grey58")]
+    validated = words.mapping(best.get("validation"))
+    line = Text.assemble(("best       ", "grey58"), (words.text(best.get("template")), "bold green"))
+    line.append(f"  mean {words.decimal(validated.get('mean'), 3)} of {words.count(validated.get('trials'))} trials")
+    text = best.get("text")
+    shown = "\n".join(words.text(part) for part in text.splitlines()) if isinstance(text, str) else words.DASH
+    how = Text.assemble(("get it     ", "grey58"), (words.text(search.get("how")), "cyan"))
+    return [line, Padding(Text(shown), (0, 0, 0, 4)), how]
+
+
+def _usage(search: dict[str, Any]) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for name, value in words.mapping(search.get("usage")).items():
+        amounts = words.mapping(value)
+        tokens = f"{words.count(amounts.get('tokens_in'))} tokens in, {words.count(amounts.get('tokens_out'))} out"
+        told = [
+            f"{words.count(amounts.get('calls'))} calls",
+            f"{words.count(amounts.get('failed'))} failed",
+            f"{words.count(amounts.get('throttled'))} throttled (429)",
+            f"{words.count(amounts.get('retries'))} retries",
+            tokens,
+            f"money {words.decimal(amounts.get('cost'))}",
+        ]
+        lines.append(Text.assemble(("endpoint   ", "grey58"), (f"{words.text(name)}  ", "bold cyan"), " · ".join(told)))
+    return lines
+
+
+def _refused(search: dict[str, Any]) -> list[RenderableType]:
+    refused = words.objects(search.get("refused"))
+    lines: list[RenderableType] = []
+    for item in refused[:TOLD]:
+        place = f"{words.text(item.get('round'))}.{words.text(item.get('candidate'))}"
+        line = Text.assemble(("refused    ", "grey58"), f"{place}  {words.text(item.get('reason'), words.DASH)}")
+        lines.append(line)
+    if len(refused) > TOLD:
+        lines.append(Text(f"           {len(refused) - TOLD} more", style="grey58"))
+    return lines

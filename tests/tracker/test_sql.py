@@ -55,7 +55,7 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
     ("actor-1", "outcome", answer("t1", "a", 1.0)),  # late: the first counts
     ("actor-0", "outcome", answer("t2", "b", 1.0, "test", "q2")),
     ("tracker", "evict", {"task": "t3", "reason": "5 leases ended without an outcome"}),
-    ("actor-1", "outcome", answer("t3", "b", 0.4, item="q3")),  # of a task that was given up: it was paid for, and counts
+    ("actor-1", "outcome", answer("t3", "b", 0.4, item="q3")),  # of a task that was given up: it counts
     ("actor-1", "outcome", answer("t3~2", "b", 0.75, item="q3")),  # the next life asked for the same
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": False}),
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": True}),

@@ -15,6 +15,7 @@ from typing import Any
 
 from broker.names import task_name
 from tracker.facts import Fact
+from tracker.tallies import finite
 from tracker.trials import ATTEMPTS, SPLITS, Trials
 
 REFUSED = 1_000
@@ -173,7 +174,7 @@ class Templates:
             refused[place] = told
 
     def _round(self, fact: Fact) -> None:
-        body = {key: value for key, value in fact.body.items() if key != "policy"}
+        body = finite({key: value for key, value in fact.body.items() if key != "policy"})
         self.policy(fact.body["policy"]).rounds.setdefault(body["round"], body)
 
     # --- of tasks

@@ -14,10 +14,11 @@ import math
 from typing import Any
 
 from broker.names import task_name
-from tracker.facts import Fact
-from tracker.tallies import finite
+from tracker.facts import Fact, Round
 from tracker.trials import ATTEMPTS, SPLITS, Trials
 
+ROUND = Round.__annotations__.keys() - {"policy"}
+"""What is kept of a `round` fact: what a source adds of its own was not looked at."""
 REFUSED = 1_000
 """Refused candidates that are kept with their reasons; all are counted."""
 AMOUNTS = ("calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "cost")
@@ -174,7 +175,7 @@ class Templates:
             refused[place] = told
 
     def _round(self, fact: Fact) -> None:
-        body = finite({key: value for key, value in fact.body.items() if key != "policy"})
+        body = {key: value for key, value in fact.body.items() if key in ROUND}
         self.policy(fact.body["policy"]).rounds.setdefault(body["round"], body)
 
     # --- of tasks

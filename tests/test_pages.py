@@ -62,6 +62,9 @@ def default_of(path: str, field: FieldInfo) -> str:
     return f"`{json.dumps(plain)}`"
 
 
+EVERY_KEY = [*keys(RunFile), *keys(PpoSettings), *keys(SearchSettings)]
+
+
 @pytest.mark.parametrize(("path", "field"), EVERY_KEY, ids=lambda value: str(value)[:40])
 def test_every_key_of_the_run_file_stands_on_its_page(path: str, field: FieldInfo) -> None:
     (row,) = re.findall(rf"^\| `{re.escape(path)}` \| (.*?) \| .+ \|$", RUN_FILE, re.MULTILINE)

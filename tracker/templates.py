@@ -15,6 +15,7 @@ from typing import Any
 
 from broker.names import task_name
 from tracker.facts import Fact
+from tracker.template_facts import fitting
 from tracker.trials import ATTEMPTS, SPLITS, Trials
 
 REFUSED = 1_000
@@ -153,7 +154,9 @@ class Templates:
         self.versions[fact.body["policy"]] = list(fact.body["version"])
 
     def _template(self, fact: Fact) -> None:
-        body = fact.body
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
         tested = self.policy(body["policy"]).template(body["template"], fact.position)
         place = (body["round"], body["candidate"])
         if tested.text is not None and (tested.round, tested.candidate) <= place:
@@ -165,7 +168,9 @@ class Templates:
         tested.placeholders = list(body["placeholders"])
 
     def _refused_template(self, fact: Fact) -> None:
-        body = fact.body
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
         refused = self.policy(body["policy"]).refused
         place = (body["round"], body["candidate"])
         if place not in refused:
@@ -173,6 +178,8 @@ class Templates:
             refused[place] = told
 
     def _round(self, fact: Fact) -> None:
+        if fitting(fact.kind, fact.body) is None:
+            return
         body = {key: value for key, value in fact.body.items() if key != "policy"}
         self.policy(fact.body["policy"]).rounds.setdefault(body["round"], body)
 

@@ -63,18 +63,14 @@ class Round(TypedDict):
     cost: Number
 
 
-_models: dict[str, TypeAdapter[Any]] = {
-    "template": TypeAdapter(Template),
-    "refused_template": TypeAdapter(RefusedTemplate),
-    "round": TypeAdapter(Round),
-}
+OF_SEARCHES: dict[str, Any] = {"template": Template, "refused_template": RefusedTemplate, "round": Round}
+_models: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model in OF_SEARCHES.items()}
 
 
 def fitting(kind: str, body: Any) -> dict[str, Any] | None:
-    """The body as plain values, if it is a search's; else None."""
+    """What a search says in this body, as plain values of its own; None if it is not a search's."""
     try:
         _models[kind].validate_python(body)
     except ValidationError:
         return None
-    plain: dict[str, Any] = body
-    return plain
+    return {key: body[key] for key in OF_SEARCHES[kind].__annotations__ if key in body}

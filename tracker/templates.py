@@ -10,7 +10,6 @@ round are written side by side, and whose rollouts end first is chance.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from broker.names import task_name
@@ -22,6 +21,8 @@ REFUSED = 1_000
 """Refused candidates that are kept with their reasons; all are counted."""
 AMOUNTS = ("calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "cost")
 """What is summed of each endpoint."""
+MOST = 1e15
+"""Of one amount, so that no sum of them is infinite."""
 Usage = dict[str, dict[str, float]]
 
 
@@ -178,10 +179,11 @@ class Templates:
             refused[place] = told
 
     def _round(self, fact: Fact) -> None:
-        if fitting(fact.kind, fact.body) is None:
+        body = fitting(fact.kind, fact.body)
+        if body is None:
             return
-        body = {key: value for key, value in fact.body.items() if key != "policy"}
-        self.policy(fact.body["policy"]).rounds.setdefault(body["round"], body)
+        policy = body.pop("policy")
+        self.policy(policy).rounds.setdefault(body["round"], body)
 
     # --- of tasks
 
@@ -262,7 +264,7 @@ def _task(body: dict[str, Any]) -> tuple[str, str, int, int] | None:
     template, split, item, attempt = body.get("template"), body.get("split"), body.get("item"), body.get("attempt")
     if not isinstance(template, str) or split not in SPLITS:
         return None
-    if type(item) is not int or type(attempt) is not int or item < 0 or not 0 <= attempt < ATTEMPTS:
+    if type(item) is not int or type(attempt) is not int or not 0 <= item < 2**31 or not 0 <= attempt < ATTEMPTS:
         return None
     return template, str(split), item, attempt
 
@@ -275,5 +277,5 @@ def _add_usage(usage: Usage, reports: Any) -> None:
         amounts = usage.setdefault(name, dict.fromkeys(AMOUNTS, 0))
         for key in AMOUNTS:
             value = report.get(key)
-            if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
+            if isinstance(value, int | float) and 0 <= value <= MOST:
                 amounts[key] += value

@@ -128,7 +128,12 @@ def test_outcomes_of_other_shapes_disturb_nothing() -> None:
         {"do": "answer", "template": "x", "item": 0, "split": "test", "attempt": 1, "reward": 1.0},
         {"do": "answer", "template": "x", "item": 0, "split": "training", "attempt": 1, "reward": None},
         {"do": "complete"},
-        {"do": "complete", "role": "edit", "usage": [3, {"endpoint": None, "calls": "many", "cost": -1}]},
+        {
+            "do": "complete",
+            "role": "edit",
+            "usage": [3, {"endpoint": None, "calls": "many", "cost": -1, "failed": 10**400}],
+        },
+        {"do": "answer", "template": "x", "item": 10**400, "split": "training", "attempt": 1, "reward": 10**400},
         {"do": ["answer"]},
         {},
     ]

@@ -10,19 +10,19 @@ round are written side by side, and whose rollouts end first is chance.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from broker.names import task_name
-from tracker.facts import Fact, Round
+from tracker.facts import Fact
+from tracker.template_facts import fitting
 from tracker.trials import ATTEMPTS, SPLITS, Trials
 
-ROUND = Round.__annotations__.keys() - {"policy"}
-"""What is kept of a `round` fact: what a source adds of its own was not looked at."""
 REFUSED = 1_000
 """Refused candidates that are kept with their reasons; all are counted."""
 AMOUNTS = ("calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "cost")
 """What is summed of each endpoint."""
+MOST = 1e15
+"""Of one amount, so that no sum of them is infinite."""
 Usage = dict[str, dict[str, float]]
 
 
@@ -155,7 +155,9 @@ class Templates:
         self.versions[fact.body["policy"]] = list(fact.body["version"])
 
     def _template(self, fact: Fact) -> None:
-        body = fact.body
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
         tested = self.policy(body["policy"]).template(body["template"], fact.position)
         place = (body["round"], body["candidate"])
         if tested.text is not None and (tested.round, tested.candidate) <= place:
@@ -167,7 +169,9 @@ class Templates:
         tested.placeholders = list(body["placeholders"])
 
     def _refused_template(self, fact: Fact) -> None:
-        body = fact.body
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
         refused = self.policy(body["policy"]).refused
         place = (body["round"], body["candidate"])
         if place not in refused:
@@ -175,8 +179,11 @@ class Templates:
             refused[place] = told
 
     def _round(self, fact: Fact) -> None:
-        body = {key: value for key, value in fact.body.items() if key in ROUND}
-        self.policy(fact.body["policy"]).rounds.setdefault(body["round"], body)
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
+        policy = body.pop("policy")
+        self.policy(policy).rounds.setdefault(body["round"], body)
 
     # --- of tasks
 
@@ -257,7 +264,7 @@ def _task(body: dict[str, Any]) -> tuple[str, str, int, int] | None:
     template, split, item, attempt = body.get("template"), body.get("split"), body.get("item"), body.get("attempt")
     if not isinstance(template, str) or split not in SPLITS:
         return None
-    if type(item) is not int or type(attempt) is not int or item < 0 or not 0 <= attempt < ATTEMPTS:
+    if type(item) is not int or type(attempt) is not int or not 0 <= item < 2**31 or not 0 <= attempt < ATTEMPTS:
         return None
     return template, str(split), item, attempt
 
@@ -270,5 +277,5 @@ def _add_usage(usage: Usage, reports: Any) -> None:
         amounts = usage.setdefault(name, dict.fromkeys(AMOUNTS, 0))
         for key in AMOUNTS:
             value = report.get(key)
-            if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
+            if isinstance(value, int | float) and 0 <= value <= MOST:
                 amounts[key] += value

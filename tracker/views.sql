@@ -11,7 +11,7 @@ CREATE INDEX facts_of_kind ON facts (kind, position) WHERE
     OR kind = 'checkpoint' OR kind = 'life' OR kind = 'epoch' OR kind = 'run' OR kind = 'phase';
 
 CREATE INDEX facts_of_task ON facts (json_extract(body, '$.task'), position)
-    WHERE kind IN ('outcome', 'rollout_error', 'evict', 'pool_evict');
+    WHERE kind IN ('outcome', 'delivered', 'rollout_error', 'evict', 'pool_evict');
 
 CREATE VIEW templates AS SELECT
     min(position) AS position, time, source,
@@ -30,7 +30,7 @@ CREATE VIEW rewards AS SELECT
     json_extract(f.body, '$.result.failed') AS failed
 FROM facts AS f
 WHERE f.kind = 'outcome' AND json_extract(f.body, '$.result.do') = 'answer' AND NOT EXISTS (
-    SELECT 1 FROM facts WHERE kind IN ('outcome', 'rollout_error', 'evict', 'pool_evict') AND kind = 'evict'
+    SELECT 1 FROM facts WHERE kind IN ('outcome', 'delivered', 'rollout_error', 'evict', 'pool_evict') AND kind = 'evict'
     AND json_extract(body, '$.task') = json_extract(f.body, '$.task') AND position < f.position)
 GROUP BY json_extract(f.body, '$.task');
 
@@ -42,11 +42,11 @@ WITH minted AS (
     FROM facts AS f, json_each(f.body, '$.tasks') AS t WHERE f.kind = 'mint' GROUP BY json_extract(t.value, '$.task')
 ), followed AS (
     SELECT *,
-        (SELECT count(*) FROM facts WHERE kind IN ('outcome', 'rollout_error', 'evict', 'pool_evict') AND kind = 'outcome'
+        (SELECT count(*) FROM facts WHERE kind IN ('outcome', 'delivered', 'rollout_error', 'evict', 'pool_evict') AND kind = 'outcome'
             AND json_extract(facts.body, '$.task') = minted.task) AS outcomes,
-        (SELECT avg(json_extract(facts.body, '$.score')) FROM facts WHERE kind IN ('outcome', 'rollout_error', 'evict', 'pool_evict') AND kind = 'outcome'
+        (SELECT avg(json_extract(facts.body, '$.score')) FROM facts WHERE kind IN ('outcome', 'delivered', 'rollout_error', 'evict', 'pool_evict') AND kind = 'outcome'
             AND json_extract(facts.body, '$.task') = minted.task) AS mean_score,
-        (SELECT min(facts.position) FROM facts WHERE kind IN ('outcome', 'rollout_error', 'evict', 'pool_evict') AND json_extract(facts.body, '$.task') = minted.task
+        (SELECT min(facts.position) FROM facts WHERE kind IN ('outcome', 'delivered', 'rollout_error', 'evict', 'pool_evict') AND json_extract(facts.body, '$.task') = minted.task
             AND CASE kind WHEN 'outcome' THEN json_extract(facts.body, '$.draw') IS NULL
                 WHEN 'rollout_error' THEN json_extract(facts.body, '$.permanent')
                     AND json_extract(facts.body, '$.draw') IS NULL
@@ -55,7 +55,7 @@ WITH minted AS (
 )
 SELECT followed.position AS position, followed.time AS time, followed.source AS source, task, policy, label,
     followed.body AS body, outcomes, mean_score, ended,
-    CASE facts.kind WHEN 'outcome' THEN 'done' WHEN 'rollout_error' THEN 'failed' WHEN 'evict' THEN 'evicted'
+    CASE facts.kind WHEN 'outcome' THEN 'done' WHEN 'delivered' THEN 'done' WHEN 'rollout_error' THEN 'failed' WHEN 'evict' THEN 'evicted'
         WHEN 'pool_evict' THEN 'evicted' ELSE 'open' END AS state,
     CASE facts.kind WHEN 'outcome' THEN json_extract(facts.body, '$.score') END AS score
 FROM followed LEFT JOIN facts ON facts.position = followed.ended;

@@ -135,7 +135,7 @@ class TaskLoop:
             if leased.recorded is None:
                 running = asyncio.ensure_future(self._roll_out(task, leased.version))
             else:
-                running = asyncio.ensure_future(self._deliver(task, json.loads(leased.recorded)["result"]))
+                running = asyncio.ensure_future(self._bring(task, leased.recorded))
             self._running.add(running)
             running.add_done_callback(self._running.discard)
 
@@ -195,6 +195,14 @@ class TaskLoop:
                 return
             await asyncio.sleep(0.005)
         await self._deliver(task, result)
+
+    async def _bring(self, task: LeasedTask, recorded: str) -> None:
+        """Deliver what an earlier outcome holds; what cannot be delivered is not leased for it for ever."""
+        try:
+            await self._deliver(task, json.loads(recorded)["result"])
+        except Exception:
+            if not self.station.stopping:
+                self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)
 
     async def _deliver(self, task: LeasedTask, result: dict[str, Any]) -> None:
         """Bring a recorded result to the policy that minted its task."""

@@ -59,6 +59,9 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
     ("actor-1", "outcome", answer("t3~2", "b", 0.75, item="q3")),  # the next life asked for the same
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": False}),
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": True}),
+    ("learner-p", "mint", mint("t2@life-2")),  # its result is there: it is delivered, and not run again
+    ("actor-1", "delivered", {"task": "t2"}),
+    ("actor-1", "delivered", {"task": "t2@life-2"}),
     ("actor-0", "mint", mint("l1", "l2", label="easy")),
     ("actor-0", "outcome", {"task": "l1", "score": 0.5, "draw": 1}),
     ("actor-0", "outcome", {"task": "l1", "score": 1.0, "draw": 2}),
@@ -130,9 +133,10 @@ def test_the_first_counts(ledger: sqlite3.Connection) -> None:
 def test_tasks_and_what_became_of_them(ledger: sqlite3.Connection) -> None:
     assert rows(ledger, "SELECT task, state, score, outcomes, mean_score, ended, label FROM tasks ORDER BY task") == [
         ("l1", "open", None, 2, 0.75, None, "easy"),
-        ("l2", "evicted", None, 1, 0.0, 19, "easy"),
+        ("l2", "evicted", None, 1, 0.0, 22, "easy"),
         ("t1", "done", 0.25, 2, 0.625, 7, None),
         ("t2", "done", 1.0, 1, 1.0, 9, None),
+        ("t2@life-2", "done", None, 0, None, 17, None),
         ("t3", "evicted", None, 1, 0.4, 10, None),
         ("t4", "failed", None, 0, None, 14, None),
         ("t5", "open", None, 0, None, None, None),

@@ -270,7 +270,7 @@ def test_the_best_prompt_alone(tmp_path: Path) -> None:
     for wrong in ([], ["--best", "--to", "json"]):
         refused = runner.invoke(app, ["export", str(tmp_path), *wrong])
         assert isinstance(refused.exception, RequestError)
-        assert "--to json, --to csv, or --best" in str(refused.exception)
+        assert "--to json, --to csv, --to parquet, or --best" in str(refused.exception)
 
 
 def test_of_several_searches_one_is_named(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ COLUMNS = (
     Column("text", LONGEST),
 )
 TOLD = 10
-"""Refused candidates whose reasons are told; `summary --json` has them."""
+"""Refused candidates, and reasons of failures, that are told; `summary --json` has them all."""
 
 
 def render_search(summary: dict[str, Any]) -> list[RenderableType]:
@@ -43,7 +43,8 @@ def render_search(summary: dict[str, Any]) -> list[RenderableType]:
         own = [row for row in rows if row.get("policy") == policy]
         parts += [Text(f"{len(own)} templates of {policy} were tested, first seen first:", style="bold"), *_table(own)]
         note = "mean, interval (95%, Wilson) and best of all trials; val.: mean on validation tasks"
-        parts += [Text(note, style="grey58"), *_best(search), *_usage(search), *_refused(search), ""]
+        parts += [Text(note, style="grey58"), *_best(search), *_usage(search)]
+        parts += [*_failures(search), *_refused(search), ""]
     return [Group(*parts)]
 
 
@@ -108,6 +109,18 @@ def _usage(search: dict[str, Any]) -> list[RenderableType]:
             f"money {words.decimal(amounts.get('cost'))}",
         ]
         lines.append(Text.assemble(("endpoint   ", "grey58"), (f"{words.text(name)}  ", "bold cyan"), " · ".join(told)))
+    return lines
+
+
+def _failures(search: dict[str, Any]) -> list[RenderableType]:
+    """What failed, and so is a reward of 0 in the means, by its reason."""
+    failures = words.objects(search.get("failures"))
+    lines: list[RenderableType] = []
+    for item in failures[:TOLD]:
+        told = f"{words.count(item.get('count'))} × {words.text(item.get('reason'), words.DASH)}"
+        lines.append(Text.assemble(("failed     ", "grey58"), (told, "yellow")))
+    if len(failures) > TOLD:
+        lines.append(Text(f"           {len(failures) - TOLD} more reasons", style="grey58"))
     return lines
 
 

@@ -37,6 +37,14 @@ def test_the_summary_lists_every_template_first_seen_first(tmp_path: Path) -> No
     assert "--best" in text
 
 
+def test_why_rollouts_failed_is_told(tmp_path: Path) -> None:
+    seven = b.answered("c", 0, 0.0, failed=True, reason="the grader returned 7.0")
+    write(tmp_path, [("launcher", "run", b.run()), *STORY, ("actor-0", "outcome", seven)])
+    assert "failed     1 × the grader returned 7.0" in printed(summarise(tmp_path))
+    live = documents.searched(failed=9, failures=[{"reason": "the grader returned 7.0", "count": 8}])
+    assert "failed 9, 8 of them: the grader returned 7.0" in status_line(live)
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_number_gives_way_to_a_text(tmp_path: Path, width: int) -> None:
     write(tmp_path, [("launcher", "run", b.run()), *STORY])

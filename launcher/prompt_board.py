@@ -97,7 +97,8 @@ def _failed(search: dict[str, Any]) -> str:
     if not failures:
         return ""
     times, first = words.count(failures[0].get("count")), words.text(failures[0].get("reason"), words.DASH)
-    return f"{words.count(search.get('failed'))}, {times} of them: {first}"
+    every = words.count(search.get("failed"))
+    return f"{every}: {first}" if times == every else f"{every}, {times} of them: {first}"
 
 
 def counts(document: dict[str, Any]) -> list[Line]:

@@ -391,6 +391,8 @@ def test_the_front_of_an_example() -> None:
         ("```\nDo {question}\n```", "Do {question}"),
         ("<template>\n```text\nDo\n{question}\n```\n</template>", "Do\n{question}"),
         ("  Do {question}\n", "Do {question}"),
+        ("Of <template>Old {question}</template> I make\n<template>Do {question}</template>", "Do {question}"),
+        ("<template>Write <template> first. {question}</template>", "Write <template> first. {question}"),
         ("</template>", "</template>"),
         ("", ""),
     ],

@@ -21,6 +21,9 @@ REFUSED = 1_000
 """Refused candidates that are kept with their reasons; all are counted."""
 AMOUNTS = ("calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "cost")
 """What is summed of each endpoint."""
+REASONS, REASON = 32, 200
+"""Different reasons of failures that are kept, and characters of each; those of others are counted together."""
+OTHERS = "other reasons"
 MOST = 1e15
 """Of one amount, so that no sum of them is infinite."""
 Usage = dict[str, dict[str, float]]
@@ -77,6 +80,8 @@ class PolicyTemplates:
         self.completed: dict[str, None] = {}
         """Names of completions that have an outcome."""
         self.failed_completions = 0
+        self.failures: dict[str, int] = {}
+        """Rollouts and completions that failed, by the reason."""
         self.usage: Usage = {}
 
     def template(self, name: str, position: int) -> Tested:
@@ -98,6 +103,13 @@ class PolicyTemplates:
         known = [(name, mean) for name, mean in means if mean is not None]
         return max(known, key=lambda item: item[1])[0] if known else None
 
+    def fail(self, reason: Any) -> None:
+        """One rollout or completion more has failed."""
+        told = (" ".join(reason.split()) if isinstance(reason, str) else "")[:REASON] or "it did not say why"
+        if told not in self.failures and len(self.failures) >= REASONS:
+            told = OTHERS
+        self.failures[told] = self.failures.get(told, 0) + 1
+
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
         return {
@@ -108,6 +120,7 @@ class PolicyTemplates:
             "completions": dict(self.completions),
             "completed": list(self.completed),
             "failed_completions": self.failed_completions,
+            "failures": dict(self.failures),
             "usage": {name: dict(amounts) for name, amounts in self.usage.items()},
         }
 
@@ -121,6 +134,7 @@ class PolicyTemplates:
         own.open, own.completions = dict(plain["open"]), dict(plain["completions"])
         own.completed = dict.fromkeys(plain["completed"])
         own.failed_completions = plain["failed_completions"]
+        own.failures = dict(plain["failures"])
         own.usage = {name: dict(amounts) for name, amounts in plain["usage"].items()}
         return own
 
@@ -128,7 +142,7 @@ class PolicyTemplates:
 class Templates:
     """The fold."""
 
-    version = 1
+    version = 2
     kinds = frozenset(["template", "refused_template", "round", "mint", "outcome", "evict", "update"])
 
     def __init__(self) -> None:
@@ -231,13 +245,17 @@ class Templates:
             if name not in own.completed:
                 own.completed[name] = None
                 own.completions[result["role"]] = own.completions.get(result["role"], 0) + 1
-                own.failed_completions += bool(result.get("failed"))
+                if result.get("failed"):
+                    own.failed_completions += 1
+                    own.fail(result.get("reason"))
             return
         task, reward = _task(result), result.get("reward")
         if task is not None and isinstance(reward, int | float) and 0.0 <= reward <= 1.0:
             template, split, item, attempt = task
             trials = own.template(template, fact.position).trials
-            trials.add(split, item, attempt, float(reward), failed=bool(result.get("failed")))
+            failed = bool(result.get("failed"))
+            if trials.add(split, item, attempt, float(reward), failed=failed) and failed:
+                own.fail(result.get("reason"))
 
     # --- kept
 

@@ -19,6 +19,7 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.prompts import keys
+from actors.prompts.settings import is_loopback
 from actors.prompts.usage import EndpointUsage
 from broker.errors import RequestError, Unreachable
 
@@ -126,7 +127,10 @@ class Lane:
     async def _at(self, base: str) -> openai.AsyncOpenAI:
         if self._client is None or str(self._client.base_url).rstrip("/") != base.rstrip("/"):
             previous = self._client
-            self._client = openai.AsyncOpenAI(api_key=self._key, base_url=base, max_retries=0, timeout=None)
+            http = openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(base) else None
+            self._client = openai.AsyncOpenAI(
+                api_key=self._key, base_url=base, max_retries=0, timeout=None, http_client=http
+            )
             if previous is not None:
                 await previous.close()
         return self._client

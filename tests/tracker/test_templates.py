@@ -21,7 +21,7 @@ from tracker.export import best_template, export
 from tracker.leaderboard import standings_part, template_rows, texts_and_rewards
 from tracker.ledger import Ledger
 from tracker.summary import summarise
-from tracker.templates import Templates
+from tracker.templates import REASONS, Templates
 from tracker.trials import wilson
 
 Story = list[tuple[str, str, Any]]
@@ -89,6 +89,25 @@ def test_the_dashboards_part() -> None:
     assert own["spent"]["tokens"] == 3 * 12 + 32
     json.dumps(part, allow_nan=False)
     assert standings_part(Templates()) is None
+
+
+def test_what_failed_is_counted_by_its_reason() -> None:
+    """A wrong grader is seen at once, and not only as a low mean; a failure that is delivered twice is one."""
+    seven = "the grader returned 7.0"
+    odd = [("actor-0", "outcome", b.answered("b", item, 0.0, failed=True, reason=seven)) for item in (2, 3, 3)]
+    many = [("actor-0", "outcome", b.answered("c", n, 0.0, failed=True, reason=f"number {n}")) for n in range(99)]
+    silent = [("actor-0", "outcome", b.completed("p/critique/z", failed=True))]
+    fold = folded([*STORY, *odd, *silent])
+    part = standings_part(fold)
+    assert part is not None
+    assert part["p"]["failures"] == [{"reason": seven, "count": 2}, {"reason": "it did not say why", "count": 1}]
+    assert part["p"]["failed"] == 3
+    whole = folded([*STORY, *odd, *many]).policies["p"].failures
+    assert sum(whole.values()) == 101
+    assert len(whole) == REASONS + 1
+    again = Templates()
+    again.restore(json.loads(json.dumps(fold.snapshot())))
+    assert again.snapshot() == fold.snapshot()
 
 
 def test_the_first_reward_counts_and_every_call_was_paid() -> None:

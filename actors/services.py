@@ -43,3 +43,18 @@ class Services:
         if self._station is not None:
             self._station.waits.pop(f"endpoint-{name}", None)
         return address
+
+    async def moved(self, name: str, address: str, timeout: float = 30.0) -> None:
+        """Wait until endpoint `name` is at another address than this one, where nobody listens any more.
+
+        Unreachable after `timeout` seconds: it did not come back.
+        """
+        since = time.monotonic()
+        while self.address(name) in (None, address):
+            if time.monotonic() - since >= timeout:
+                raise Unreachable(f"endpoint {name!r} fell, and did not come back within {timeout:g} s")
+            if self._station is not None:
+                self._station.waits.setdefault(f"endpoint-{name}", ("its return", since))
+            await asyncio.sleep(LOOK_SECONDS)
+        if self._station is not None:
+            self._station.waits.pop(f"endpoint-{name}", None)

@@ -1,6 +1,7 @@
 """The loop of an actor that rolls out leased tasks, many at once where the rollout is a coroutine.
 
-Invariants: a task is asked for only when there is room to begin it; a request that is not answered is repeated with its
+Invariants: a task is asked for only when there is room to begin it (what is being recorded or delivered takes no room,
+up to a limit: the next call need not wait for a disk); a request that is not answered is repeated with its
 own number, so that an answer lost on the way leases nothing twice; a rollout begins with parameters at least as new as
 those with which its task was minted; the outcome that closes a task is said only after its fragments left the learner's
 queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An
@@ -15,7 +16,8 @@ import inspect
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -32,7 +34,13 @@ from broker.station import Station
 REPEAT_AFTER = 1.0
 MAX_ASKED = 1024
 """Most tasks of one request."""
+MORE_DELIVERED = 64
+"""So many more than `concurrency` may be on the way to the ledger or the learner without taking room."""
 IDLE = 0.1
+"""Seconds after which it asks again where there was no work."""
+SOON = 0.02
+"""The same while there was work a moment ago: the next stage of a search comes when the last result is there."""
+RECENT = 1.0
 LOST = "its fragment was under way to a learner that is gone"
 
 
@@ -47,10 +55,15 @@ class TaskLoop:
     workshop: Workshop | None = None
     """Makes new tasks, in a run with a pool."""
     _running: set[asyncio.Task[None]] = field(default_factory=set)
+    _delivering: int = 0
+    """Of these, how many have rolled out and are on the way to the ledger or the learner."""
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Something came from the tracker, or there is room."""
     _request: tuple[int, int, bool, float] | None = None
     """The open request: number, count, whether it offers generation, when it was last said."""
     _idle_until: float = 0.0
-    _waiting_since: float = 0.0
+    _worked: float = 0.0
+    """When a rollout ended last."""
     done: int = 0
     _wrong: RequestError | None = None
     """What makes every further rollout senseless: it ends this role."""
@@ -58,7 +71,7 @@ class TaskLoop:
     async def run(self) -> None:
         """Work until the station says stop."""
         station = self.station
-        news = asyncio.Event()
+        news = self._news
         loop = asyncio.get_running_loop()
         previous = station.tracker.on_news
 
@@ -96,14 +109,12 @@ class TaskLoop:
             station.doing = f"{len(self._running)} rollouts" if self._running else "waiting for tasks"
             station.rates.update({"rollouts": len(self._running), "done": self.done})
             station.report()
-            waiting = {asyncio.ensure_future(news.wait()), *self._running}
-            _, pending = await asyncio.wait(waiting, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
-            for left in pending - self._running:
-                left.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), 0.05)
             news.clear()
 
     def _ask(self) -> None:
-        room = self.concurrency - len(self._running)
+        room = self.concurrency - len(self._running) + min(self._delivering, self.concurrency + MORE_DELIVERED)
         now = time.monotonic()
         if self._request is not None:
             number, count, offers, said = self._request
@@ -120,7 +131,8 @@ class TaskLoop:
             return  # the answer to a request that was repeated and answered already
         self._request = None
         if not assignment.tasks:
-            self._idle_until = time.monotonic() + IDLE
+            now = time.monotonic()
+            self._idle_until = now + (SOON if self._running or now - self._worked < RECENT else IDLE)
             if not self._running:
                 since = self.station.waits.get("tracker", ("", time.monotonic()))[1]
                 self.station.waits["tracker"] = ("tasks", since)
@@ -135,9 +147,14 @@ class TaskLoop:
             if leased.recorded is None:
                 running = asyncio.ensure_future(self._roll_out(task, leased.version))
             else:
-                running = asyncio.ensure_future(self._bring(task, leased.recorded))
+                running = asyncio.ensure_future(self._deliver_again(task, leased.recorded))
             self._running.add(running)
-            running.add_done_callback(self._running.discard)
+            running.add_done_callback(self._ended)
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        self._running.discard(running)
+        self._worked = time.monotonic()
+        self._news.set()
 
     async def _taken(self, sendings: list[tuple[PolicySpoke, int]]) -> bool:
         """Wait until the learners have taken these fragments; False if one was lost, or the run is ending."""
@@ -174,6 +191,20 @@ class TaskLoop:
 
     async def _record(self, task: LeasedTask, outcome: Outcome) -> None:
         """Say the outcome at once, and deliver its result as soon as it is on disk."""
+        with self._making_room():
+            await self._recorded(task, outcome)
+
+    @contextmanager
+    def _making_room(self) -> Iterator[None]:
+        """What is done meanwhile takes no room."""
+        self._delivering += 1
+        self._news.set()
+        try:
+            yield
+        finally:
+            self._delivering -= 1
+
+    async def _recorded(self, task: LeasedTask, outcome: Outcome) -> None:
         station = self.station
         if station.ending.is_set():
             return  # what it was to be made with may have ended before us: such a result is none
@@ -196,10 +227,11 @@ class TaskLoop:
             await asyncio.sleep(0.005)
         await self._deliver(task, result)
 
-    async def _bring(self, task: LeasedTask, recorded: str) -> None:
+    async def _deliver_again(self, task: LeasedTask, recorded: str) -> None:
         """Deliver what an earlier outcome holds; what cannot be delivered is not leased for it for ever."""
         try:
-            await self._deliver(task, json.loads(recorded)["result"])
+            with self._making_room():
+                await self._deliver(task, json.loads(recorded)["result"])
         except Exception:
             if not self.station.stopping:
                 self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)

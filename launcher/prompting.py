@@ -1,12 +1,14 @@
 """What the sections `[prompts]`, `[endpoints.*]` and `[scripted]` mean for a run file, and what can be wrong with them.
 
-Invariants: the resolved run file stands on its own: it has the template's text and absolute paths, and never a key. No
+Invariants: the resolved run file stands on its own: it has the template's text, absolute paths and the sha256 of the
+questions, and never a key. No
 message shows what stands where the name of a key's variable should: it may be the key.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +47,10 @@ def resolve(tables: dict[str, Any], label: str) -> None:
             actors.setdefault("rollout", "answers")
         for split in SPLITS:
             if isinstance(prompts.get(split), str):
-                prompts[split] = str(_found(f"prompts.{split}", prompts[split], folder, label))
+                path = _found(f"prompts.{split}", prompts[split], folder, label)
+                prompts[split] = str(path)
+                with suppress(OSError):  # whoever reads the tasks says what is wrong with the file
+                    prompts.setdefault(f"{split}_sha256", dataset.digest(path.read_bytes()))
         if isinstance(prompts.get("template_file"), str) and "template" not in prompts:
             path = _found("prompts.template_file", prompts.pop("template_file"), folder, label)
             try:
@@ -119,7 +124,7 @@ def check_files(run: RunFile) -> None:
     for split in SPLITS:
         items = getattr(run.prompts, f"{split}_items")
         try:
-            dataset.load(getattr(run.prompts, split), fields, items)
+            dataset.load(getattr(run.prompts, split), fields, items, getattr(run.prompts, f"{split}_sha256"))
         except RequestError as error:
             raise RequestError(f"prompts.{split}: {error}") from None
     for name, endpoint in _given(run):

@@ -62,15 +62,34 @@ def make_lanes(run: Mapping[str, Any], index: int, services: Services) -> dict[s
         if most < 1:
             raise RequestError(f"endpoints.{name}.concurrency: runner {index} of {runners} is left without a call")
         own = slots.setdefault((settings["url"], key), asyncio.Semaphore(most))
-        lanes[name] = Lane(name, settings, key, own, _base(settings["url"], services))
+        lanes[name] = Lane(
+            name, settings, key, own, _Found(services) if settings["url"] == SCRIPTED else _Fixed(settings["url"])
+        )
     return {role: lanes[endpoint_name(endpoints, role)] for role in ("answer", "critique", "edit")}
 
 
-def _base(url: str, services: Services) -> Any:
-    async def fixed() -> str:
-        return url
+class _Fixed:
+    """A URL of the run file."""
 
-    async def found() -> str:
-        return await services.found(SCRIPTED)
+    def __init__(self, url: str) -> None:
+        self._url = url
 
-    return found if url == SCRIPTED else fixed
+    async def url(self) -> str:
+        return self._url
+
+    async def returned(self, url: str) -> bool:
+        return False
+
+
+class _Found:
+    """The simulation, wherever the launcher's process of it is."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def url(self) -> str:
+        return await self._services.found(SCRIPTED)
+
+    async def returned(self, url: str) -> bool:
+        await self._services.moved(SCRIPTED, url)
+        return True

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from actors.prompts.chat import Chat, make_lanes
@@ -28,6 +29,8 @@ LONGEST = 8000
 """Characters of an answer that are kept."""
 LONGEST_TEXT = 20_000
 """Characters of a critique or an edit; what is longer has failed. A result holds 250,000 bytes of JSON, escaped."""
+MOST_STUCK = 8
+"""Threads of a grader that never returned which one runner bears: more, and the grader is to be mended."""
 SLACK = 4
 """One rollout more for so many: what is being graded or delivered leaves its place at the endpoint to another."""
 
@@ -58,13 +61,14 @@ class Answers:
         self._agent = load("prompts.agent", prompts["agent"], "answer", 3)
         self._grader = load("prompts.grader", prompts["grader"], "grade", 2)
         self._tasks = {
-            split: dataset.load(prompts[split], items=prompts.get(f"{split}_items"))
+            split: dataset.load(prompts[split], (), prompts.get(f"{split}_items"), prompts.get(f"{split}_sha256"))
             for split in ("training", "validation")
         }
         self._lanes = make_lanes(run, context.index, context.services)
-        # A user's grader may take its time: one thread, so that it holds up no call and is never run twice at once.
+        # A user's grader may take its time: one thread, so that it holds up no call and is not run twice at once.
         plain = prompts["grader"] == DEFAULT_GRADER or asyncio.iscoroutinefunction(self._grader)
         self._thread = None if plain else ThreadPoolExecutor(1, "grader")
+        self._grading, self._stuck = asyncio.Lock(), 0
         calls = share(int(run["endpoints"]["answer"]["concurrency"]), int(run["actors"]["processes"]), context.index)
         self.at_once = calls + max(2, calls // SLACK)
         """Rollouts that this runner wants at once."""
@@ -93,6 +97,11 @@ class Answers:
         if template is None:
             raise RunError(f"task {leased.task}: the parameters have no template {name['template']}")
         usage = Usage()
+        if self._stuck > MOST_STUCK:
+            raise RequestError(
+                f"prompts.grader: did not return {self._stuck} times in {self._runner}, the last time within"
+                f" {self._seconds:g} s; give it an end of its own, or more prompts.rollout_seconds"
+            )
         tried = await self._tried(task, template, Chat(self._lanes, str(name["attempt"]), usage))
         result = {
             "do": "answer",
@@ -132,7 +141,7 @@ class Answers:
         try:
             async with limit:
                 tried.answer = await self._said(task, template, chat)
-                tried.grade = await grading.grade(self._grader, task, tried.answer, self._in_thread)
+                tried.grade = await grading.grade(self._grader, task, tried.answer, partial(self._in_thread, limit))
         except RequestError:
             raise
         except CallFailed as error:
@@ -169,10 +178,25 @@ class Answers:
             raise TypeError(f"it returned {type(answer).__name__}, not text")
         return answer
 
-    async def _in_thread(self, grader: Callable[..., Any], task: Mapping[str, Any], answer: str) -> Any:
+    async def _in_thread(
+        self, limit: asyncio.Timeout, grader: Callable[..., Any], task: Mapping[str, Any], answer: str
+    ) -> Any:
+        """The grader's word. TimeoutError if it does not return: its thread cannot be ended, and is left to itself."""
         if self._thread is None:
             return grader(task, answer)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, grader, task, answer)
+        loop, until = asyncio.get_running_loop(), limit.when() or 0.0
+        left = until - loop.time()
+        limit.reschedule(None)  # the wait for another's grading is no fault of this one
+        async with self._grading:
+            limit.reschedule(loop.time() + left)
+            try:
+                return await loop.run_in_executor(self._thread, grader, task, answer)
+            except asyncio.CancelledError:
+                if not limit.expired():
+                    raise
+                self._thread.shutdown(wait=False)
+                self._thread, self._stuck = ThreadPoolExecutor(1, "grader"), self._stuck + 1
+                raise TimeoutError(f"it did not return within {self._seconds:g} s of the rollout's begin") from None
 
     def _item(self, leased: LeasedTask) -> dict[str, Any]:
         split, item = str(leased.body["split"]), int(leased.body["item"])

@@ -20,6 +20,7 @@ DEFAULT_GRADER = "actors.scoring.grading:exact"
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
@@ -44,6 +45,9 @@ class Prompts(_Section):
     training_items: Count | None = None
     """Only the first so many; none: all."""
     validation_items: Count | None = None
+    training_sha256: Sha256 | None = None
+    """Of the file; none: as it is when the run is started. In the resolved run file it is always there."""
+    validation_sha256: Sha256 | None = None
     rollout_seconds: Seconds = 50.0
     """What takes longer, retries and waits among it, has failed. Under the lease, so that nothing is paid for twice."""
 

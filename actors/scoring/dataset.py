@@ -6,6 +6,7 @@ RequestError with the file, the line and the field.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -18,18 +19,32 @@ MAX_LINE = 1_000_000
 """Characters: what is longer is no question."""
 
 
-def load(path: Path | str, fields: Collection[str] = (), items: int | None = None) -> tuple[Task, ...]:
+def digest(content: bytes) -> str:
+    """What tells that a file is still the one that a run began with: 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def load(
+    path: Path | str, fields: Collection[str] = (), items: int | None = None, sha256: str | None = None
+) -> tuple[Task, ...]:
     """The tasks of a file in its order, the first `items` of them where that is given.
 
-    Empty lines are passed over. RequestError names file, line and field of the first mistake.
+    Empty lines are passed over. RequestError names file, line and field of the first mistake, or says that the file is
+    not the one of this `sha256`: results are recorded by a task's place, and would be taken for others'.
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON text may hold other line breaks, as U+2028
+        content = path.read_bytes()
+        lines = content.decode("utf-8").split("\n")  # JSON text may hold other line breaks, as U+2028
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    if sha256 is not None and digest(content) != sha256:
+        raise RequestError(
+            f"{path}: has changed since the run began (sha256 {digest(content)[:12]}…, not {sha256[:12]}…), and"
+            " recorded results are known by a task's place; put the file back as it was, or start a new run"
+        )
     tasks: list[Task] = []
     for number, line in enumerate(lines, start=1):
         if items is not None and len(tasks) >= items:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from actors.scripted.draws import Draws
 from actors.scripted.faults import Counts, fault_of, latency_of
 from actors.scripted.model import read, reply, text_of
 from actors.scripted.settings import MODEL, Scripted
+from broker.errors import RequestError
 
 ATTEMPT = "X-Headrace-Attempt"
 NOTICE = "simulation: scripted answers, no language model"
@@ -34,6 +36,12 @@ class Simulation:
         self.settings, self.seed, self.key = settings, seed, key
         self.counts = Counts()
         self._answered: set[bytes] = set()
+        self._journal: int | None = None
+        if settings.journal is not None:
+            try:
+                self._journal = os.open(settings.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise RequestError(f"scripted.journal: {settings.journal}: {error.strerror}") from None
 
     def application(self) -> web.Application:
         """What aiohttp serves."""
@@ -74,6 +82,8 @@ class Simulation:
             return wrong
         attempt, _, again = request.headers.get(ATTEMPT, "").partition("/")
         draws = Draws(self.seed, asked["messages"], attempt)
+        if self._journal is not None:
+            os.write(self._journal, json.dumps({"key": draws.key.hex(), "try": again}).encode() + b"\n")
         if settings.concurrency and counts.in_flight > settings.concurrency:
             return self._throttled()
         fault = fault_of(settings, draws, again)

@@ -38,3 +38,5 @@ class Scripted(BaseModel):
     """What a 429 asks for."""
     concurrency: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Requests that it serves at once; more get a 429. 0: no limit."""
+    journal: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A file to which each request adds a line before it is answered: what was asked for, however the server ends."""

@@ -27,6 +27,7 @@ def workload_of(run: Mapping[str, Any], algorithm: str) -> Workload:
             " {question} where the task's field of that name belongs"
         )
     training, validation = (
-        dataset.load(prompts[split], fields, prompts.get(f"{split}_items")) for split in ("training", "validation")
+        dataset.load(prompts[split], fields, prompts.get(f"{split}_items"), prompts.get(f"{split}_sha256"))
+        for split in ("training", "validation")
     )
     return Workload(template, training, validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import socket
 import time
@@ -16,6 +17,7 @@ from actors.prompts.lane import retry_after
 from actors.prompts.preflight import reach
 from actors.prompts.rollout import attempt_of
 from actors.prompts.settings import is_loopback
+from actors.rollout import Outcome
 from actors.scripted.draws import Draws
 from actors.scripted.model import read, reply
 from broker.errors import RequestError
@@ -241,14 +243,22 @@ def test_a_rollout_that_takes_too_long(server: str) -> None:
 
 
 GRADERS = """
-import asyncio, time
+import threading
 
 def raises(task, answer): raise KeyError("no key")
 def nan(task, answer): return float("nan")
 def seven(task, answer): return 7.0
 def nothing(task, answer): return None
 async def half(task, answer): return 0.5, "half right"
-def slow(task, answer): time.sleep(5)
+ended, begun = threading.Event(), []
+
+def hangs_once(task, answer):
+    begun.append(task)
+    if len(begun) == 1:
+        ended.wait(60)
+    return 1.0
+
+def hangs(task, answer): ended.wait(60)
 
 class Strict:
     def grade(self, task, answer): return 1.0 if answer == task["answer"] else 0.25
@@ -279,8 +289,36 @@ def test_graders_of_every_form(server: str, tmp_path: Path, monkeypatch: pytest.
     result, _ = one(resolved(server, prompts={"grader": f"{module}:half"}))
     assert (result["reward"], result["reason"], result["failed"]) == (0.5, "half right", False)
     assert one(resolved(server, prompts={"grader": f"{module}:Strict"}))[0]["reward"] in (0.25, 1.0)
-    late = one(resolved(server, prompts={"grader": f"{module}:slow", "rollout_seconds": 0.3}))[0]
-    assert late["reason"] == "not done within 0.3 s"
+
+
+def test_a_grader_that_does_not_return_costs_its_own_rollout_alone(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = own(tmp_path, monkeypatch, GRADERS)
+
+    async def graded(grader: str, items: int) -> list[tuple[dict[str, Any], Outcome]]:
+        prompts = {"grader": f"{module}:{grader}", "rollout_seconds": 0.5}
+        async with rolling(resolved(server, prompts=prompts)) as rollout:
+            return await asyncio.gather(*(result_of(rollout, answering(item)) for item in range(items)))
+
+    try:
+        results = asyncio.run(graded("hangs_once", 4))
+        late = [outcome for result, outcome in results if result["failed"]]
+        assert sorted(result["reward"] for result, _ in results) == [0.0, 1.0, 1.0, 1.0]
+        (((kind, body),),) = [outcome.facts for outcome in late]
+        assert kind == "grader_error"
+        assert "the grader raised TimeoutError: it did not return within 0.5 s" in body["reason"]
+        with pytest.raises(RequestError, match=r"prompts\.grader: did not return 9 times in actor-0"):
+            asyncio.run(hung_again_and_again(f"{module}:hangs", server))
+    finally:
+        importlib.import_module(module).ended.set()
+
+
+async def hung_again_and_again(grader: str, server: str) -> None:
+    async with rolling(resolved(server, prompts={"grader": grader, "rollout_seconds": 0.1})) as rollout:
+        for item in range(24):
+            result, _ = await result_of(rollout, answering(item))
+            assert result["failed"]
 
 
 AGENTS = """

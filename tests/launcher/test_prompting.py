@@ -105,6 +105,18 @@ def test_the_shipped_run_finds_its_questions_wherever_it_is_kept(tmp_path: Path)
     check_files(again)
 
 
+def test_questions_that_changed_between_two_lives_are_told(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    mine(tmp_path).write(tmp_path / "kept" / "run.toml")
+    again, changed = resume(tmp_path / "kept" / "run.toml")
+    check_files(again)
+    assert not changed
+    (tmp_path / "mine.jsonl").write_text(json.dumps({**TASK, "answer": "25"}))
+    changed_since, _ = resume(tmp_path / "kept" / "run.toml")
+    with pytest.raises(RequestError, match=r"prompts\.training: .*mine\.jsonl: has changed since the run began"):
+        check_files(changed_since)
+
+
 def test_the_launcher_needs_no_client_to_check_them() -> None:
     code = "import sys, launcher.runfile, launcher.prompting, actors.prompts.preflight\n"
     code += "print([m for m in ('torch', 'numpy', 'openai', 'aiohttp', 'tenacity') if m in sys.modules])"

@@ -147,7 +147,7 @@ class TaskLoop:
             if leased.recorded is None:
                 running = asyncio.ensure_future(self._roll_out(task, leased.version))
             else:
-                running = asyncio.ensure_future(self._deliver_again(task, json.loads(leased.recorded)["result"]))
+                running = asyncio.ensure_future(self._deliver_again(task, leased.recorded))
             self._running.add(running)
             running.add_done_callback(self._ended)
 
@@ -227,9 +227,14 @@ class TaskLoop:
             await asyncio.sleep(0.005)
         await self._deliver(task, result)
 
-    async def _deliver_again(self, task: LeasedTask, result: dict[str, Any]) -> None:
-        with self._making_room():
-            await self._deliver(task, result)
+    async def _deliver_again(self, task: LeasedTask, recorded: str) -> None:
+        """Deliver what an earlier outcome holds; what cannot be delivered is not leased for it for ever."""
+        try:
+            with self._making_room():
+                await self._deliver(task, json.loads(recorded)["result"])
+        except Exception:
+            if not self.station.stopping:
+                self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)
 
     async def _deliver(self, task: LeasedTask, result: dict[str, Any]) -> None:
         """Bring a recorded result to the policy that minted its task."""

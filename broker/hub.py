@@ -228,9 +228,9 @@ class Hub:
             while more:
                 frame = source.recv(zmq.NOBLOCK, copy=False)
                 more = frame.more
-                size += len(frame)
-                if len(frames) <= MAX_FRAMES and size <= MAX_PAYLOAD:
+                if len(frames) <= MAX_FRAMES and size <= MAX_PAYLOAD:  # the one that is too much is seen
                     frames.append(frame.buffer)
+                size += len(frame)
             delivered |= self._read(header.bytes, frames, size)
         if delivered:
             with self._lock:

@@ -64,7 +64,7 @@ class Codec:
     def __init__(self, identity: Identity, side: Literal["hub", "spoke"]) -> None:
         self.identity = identity
         self._key = identity.key
-        self._heads: TypeAdapter[Any] = to_hub if side == "hub" else to_spoke
+        self._models: dict[str, TypeAdapter[Any]] = to_hub if side == "hub" else to_spoke
 
     def encode(self, message: Message, recipient: str) -> bytes:
         """The header frame of a message. WireError when it is larger than any receiver would accept."""
@@ -104,8 +104,11 @@ class Codec:
             raise WireError("misdirected", f"for {str(recipient)[:64]!r}")
         if not isinstance(fields, dict):
             raise WireError("malformed", "fields are not a map")
+        model = self._models.get(kind) if isinstance(kind, str) else None
+        if model is None:
+            raise WireError("invalid", f"{str(kind)[:40]!r} is no kind of message in this direction")
         try:
-            message = self._heads.validate_python({**fields, "kind": kind})
+            message = model.validate_python(fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])

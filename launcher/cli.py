@@ -151,7 +151,7 @@ def export(
 ) -> None:
     """Write the ledger in a form that other tools read, and print where; or print the best prompt."""
     if best == (to is not None):
-        raise RequestError("say what to export: --to json, --to csv, or --best")
+        raise RequestError("say what to export: --to json, --to csv, --to parquet, or --best")
     from launcher.watch import run_directory
 
     directory = run_directory(run_dir)

@@ -19,12 +19,13 @@ def wanted(document: dict[str, Any]) -> list[int]:
     search, _ = _first(document)
     if not search:
         return []
-    head, found = 1 + len(words.mapping(search.get("usage"))), len(words.objects(search.get("leaderboard")))
+    ends = len(words.mapping(search.get("usage"))) + len(_failure(search))
+    head, found = 1 + ends, len(words.objects(search.get("leaderboard")))
     return [1, 1 + min(found, 1), head + min(found, 3), head + min(found, 6), head + min(found, 12), head + found]
 
 
 def panel(document: dict[str, Any], width: int, rows: int) -> tuple[Line, list[Line]]:
-    """A title; the search's totals; a line for each endpoint; the leaderboard, the best template first."""
+    """A title; the search's totals; what failed; a line for each endpoint; the leaderboard, the best first."""
     search, others = _first(document)
     gap = 1 if width < 90 else 2
     fixed = [
@@ -43,7 +44,10 @@ def panel(document: dict[str, Any], width: int, rows: int) -> tuple[Line, list[L
     found = words.objects(search.get("leaderboard"))
     usage = words.mapping(search.get("usage"))
     lines: list[Line] = [totals(search, width, others)]
-    if rows >= 1 + len(usage) + min(len(found), 3):
+    failure = _failure(search)
+    if rows >= 1 + len(failure) + min(len(found), 1):
+        lines += failure
+    if rows >= len(lines) + len(usage) + min(len(found), 3):
         lines += [_endpoint(words.text(name), words.mapping(amounts), width) for name, amounts in usage.items()]
     room = max(0, rows - len(lines))
     shown = found[: room if len(found) <= room else max(0, room - 1)]
@@ -82,6 +86,21 @@ def totals(search: dict[str, Any], width: int, others: int = 0) -> Line:
     return flow(items, width, "  " if width < 90 else "   ")
 
 
+def _failure(search: dict[str, Any]) -> list[Line]:
+    """How many rollouts and completions failed, and why most of them did; no line where none has."""
+    told = _failed(search)
+    return [[("failed ", LABEL), (told, "yellow")]] if told else []
+
+
+def _failed(search: dict[str, Any]) -> str:
+    failures = words.objects(search.get("failures"))
+    if not failures:
+        return ""
+    times, first = words.count(failures[0].get("count")), words.text(failures[0].get("reason"), words.DASH)
+    every = words.count(search.get("failed"))
+    return f"{every}: {first}" if times == every else f"{every}, {times} of them: {first}"
+
+
 def counts(document: dict[str, Any]) -> list[Line]:
     """What stands in the header's second line in a run with a search."""
     search, _ = _first(document)
@@ -101,12 +120,14 @@ def told(document: dict[str, Any]) -> str:
         return ""
     flying, spent = words.mapping(search.get("in_flight")), words.mapping(search.get("spent"))
     rounds = words.number(search.get("rounds"))
+    failed = _failed(search)
     return (
         f"round {words.count(search.get('round'))}{f' of {rounds:.0f}' if rounds is not None else ''},"
         f" best {words.decimal(search.get('best_mean'), 3)}, {words.short(search.get('templates'))} templates,"
         f" {words.short(flying.get('rollouts'))} in flight, {words.short(spent.get('calls'))} calls,"
         f" {words.short(spent.get('tokens'))} tokens, money {words.decimal(spent.get('cost'), 3)},"
         f" {words.short(spent.get('throttled'))} 429s, {words.short(spent.get('retries'))} retries"
+        f"{f', failed {failed}' if failed else ''}"
     )
 
 

@@ -16,6 +16,8 @@ from launcher.drawing import LABEL, Column, Span, cells
 
 LONGEST = 200
 """Cells of a template's text in its line."""
+ALIKE = 12
+"""Characters that a template must share with its parent before they are left out of its line."""
 COLUMNS = (
     Column("", 1),
     Column("template", 8),
@@ -28,7 +30,7 @@ COLUMNS = (
     Column("text", LONGEST),
 )
 TOLD = 10
-"""Refused candidates whose reasons are told; `summary --json` has them."""
+"""Refused candidates, and reasons of failures, that are told; `summary --json` has them all."""
 
 
 def render_search(summary: dict[str, Any]) -> list[RenderableType]:
@@ -42,26 +44,42 @@ def render_search(summary: dict[str, Any]) -> list[RenderableType]:
         search = words.mapping(value)
         own = [row for row in rows if row.get("policy") == policy]
         parts += [Text(f"{len(own)} templates of {policy} were tested, first seen first:", style="bold"), *_table(own)]
-        note = "mean, interval (95%, Wilson) and best of all trials; val.: mean on validation tasks"
-        parts += [Text(note, style="grey58"), *_best(search), *_usage(search), *_refused(search), ""]
+        note = (
+            "mean, interval (95%, Wilson) and best of all trials; val.: mean on validation tasks;"
+            " text: from where it parts from its parent's"
+        )
+        parts += [Text(note, style="grey58"), *_best(search), *_usage(search)]
+        parts += [*_failures(search), *_refused(search), ""]
     return [Group(*parts)]
 
 
 def _table(rows: list[dict[str, Any]]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     heads: list[Span] = [(column.title, LABEL) for column in COLUMNS]
-    for spans in [heads, *(_row(row) for row in rows)]:
+    texts = {words.text(row.get("template")): _text(row) for row in rows}
+    for spans in [heads, *(_row(row, texts.get(words.text(row.get("parent")), "")) for row in rows)]:
         line = cells(COLUMNS, range(len(COLUMNS)), spans, 1)
         # Cut at the terminal's edge: the text gives way, and never a number.
         lines.append(Text.assemble(*line, no_wrap=True, overflow="ellipsis"))
     return lines
 
 
-def _row(row: dict[str, Any]) -> list[Span]:
+def _text(row: dict[str, Any]) -> str:
+    return " ".join(words.text(row.get("text")).split())
+
+
+def unlike(text: str, parent: str) -> str:
+    """The text from the word where it parts from its parent's: lines that all begin alike would say nothing."""
+    pairs = enumerate(zip(text, parent, strict=False))
+    shared = next((place for place, (mine, theirs) in pairs if mine != theirs), min(len(text), len(parent)))
+    begin = text.rfind(" ", 0, shared) + 1
+    return f"… {text[begin:]}" if ALIKE <= begin < len(text) else text
+
+
+def _row(row: dict[str, Any], parents: str) -> list[Span]:
     low, high = [*words.listing(row.get("interval")), None, None][:2]
     parent, best = words.text(row.get("parent")), bool(row.get("is_best"))
     place = f"{words.text(row.get('round'))}.{words.text(row.get('candidate'))}"
-    text = " ".join(words.text(row.get("text")).split())
     return [
         ("★" if best else "", "bold green"),
         (words.text(row.get("template"))[:8], "bold green" if best else "cyan"),
@@ -71,7 +89,7 @@ def _row(row: dict[str, Any]) -> list[Span]:
         (words.count(row.get("trials")), ""),
         (_share(words.mapping(row.get("validation")).get("mean"), 3), ""),
         (f"{place} of {parent[:6]}" if parent else "the first", LABEL),
-        (text, ""),
+        (unlike(_text(row), parents), ""),
     ]
 
 
@@ -108,6 +126,18 @@ def _usage(search: dict[str, Any]) -> list[RenderableType]:
             f"money {words.decimal(amounts.get('cost'))}",
         ]
         lines.append(Text.assemble(("endpoint   ", "grey58"), (f"{words.text(name)}  ", "bold cyan"), " · ".join(told)))
+    return lines
+
+
+def _failures(search: dict[str, Any]) -> list[RenderableType]:
+    """What failed, and so is a reward of 0 in the means, by its reason."""
+    failures = words.objects(search.get("failures"))
+    lines: list[RenderableType] = []
+    for item in failures[:TOLD]:
+        told = f"{words.count(item.get('count'))} × {words.text(item.get('reason'), words.DASH)}"
+        lines.append(Text.assemble(("failed     ", "grey58"), (told, "yellow")))
+    if len(failures) > TOLD:
+        lines.append(Text(f"           {len(failures) - TOLD} more reasons", style="grey58"))
     return lines
 
 

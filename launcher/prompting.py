@@ -21,11 +21,13 @@ from actors.scoring import dataset
 from actors.scoring.template import placeholders
 from actors.scripted.settings import MODEL
 from broker.errors import RequestError
+from learners.prompts.settings import checked
 
 if TYPE_CHECKING:
     from launcher.runfile import RunFile
 
 SPLITS = ("training", "validation")
+SEARCHES = ("textual_gradients", "gepa")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NEEDED = ("openai", "tenacity", "aiohttp")
@@ -76,6 +78,9 @@ def contradictions(run: RunFile) -> list[tuple[str, str]]:
         elif run.actors.rollout == "environments":
             wrong.append(("actors.rollout", "'environments' plays no [prompts]: leave it out, or write 'answers'"))
         wrong += _prompts(run.prompts)
+        if run.actors.rollout == "answers" and run.learner.algorithm == "ppo":
+            told = "'ppo' improves no prompt: write 'textual_gradients' or 'gepa', or an algorithm of your own"
+            wrong.append(("learner.algorithm", told))
         if run.actors.rollout == "answers" and run.prompts.rollout_seconds + DELIVERY > run.tracker.lease_seconds:
             least = run.prompts.rollout_seconds + DELIVERY
             wrong.append(
@@ -105,12 +110,14 @@ def told_of(run: RunFile) -> list[str]:
 
 
 def check_files(run: RunFile) -> None:
-    """Read what the run file names: questions and keys. RequestError names the first mistake; nothing is sent."""
+    """Read the search's settings, questions and keys. RequestError names the first mistake; nothing is sent."""
     if run.prompts is None or run.endpoints is None:
         return
     for package in NEEDED:
         if not _installed(package):
             raise RequestError(f"prompts: needs the package {package!r}; pip install 'headrace[prompts]'")
+    if run.learner.algorithm in SEARCHES:
+        checked(run.learner.settings, run.learner.algorithm)
     fields = set(placeholders(run.prompts.template or ""))
     if run.prompts.grader == DEFAULT_GRADER:
         fields.add("answer")

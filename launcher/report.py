@@ -25,7 +25,10 @@ def render_summary(summary: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_verdict(summary)]
     parts.append(_counts(summary))
     policies = words.mapping(summary.get("policies"))
-    if policies:
+    searched = bool(words.mapping(summary.get("prompts"))) and not words.number(summary.get("episodes"))
+    if searched:  # it has no returns, and what it has instead is told below
+        policies = {}
+    elif policies:
         note = "returns: means of the first and last 100 episodes; stale: median/p95, versions"
         parts += ["", _policies(policies), Text(note, style="grey58"), ""]
     else:

@@ -17,6 +17,7 @@ from launcher.combinations import SHIPPED
 from launcher.runfile import RunFile, shipped
 from learners.algorithm import SHIPPED as ALGORITHMS
 from learners.ppo import PpoSettings
+from learners.prompts.settings import SearchSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + [
@@ -61,14 +62,17 @@ def default_of(path: str, field: FieldInfo) -> str:
     return f"`{json.dumps(plain)}`"
 
 
-@pytest.mark.parametrize(("path", "field"), [*keys(RunFile), *keys(PpoSettings)], ids=lambda value: str(value)[:40])
+EVERY_KEY = [*keys(RunFile), *keys(PpoSettings), *keys(SearchSettings)]
+
+
+@pytest.mark.parametrize(("path", "field"), EVERY_KEY, ids=lambda value: str(value)[:40])
 def test_every_key_of_the_run_file_stands_on_its_page(path: str, field: FieldInfo) -> None:
     (row,) = re.findall(rf"^\| `{re.escape(path)}` \| (.*?) \| .+ \|$", RUN_FILE, re.MULTILINE)
     assert row == default_of(path, field)
 
 
 def test_the_page_of_the_run_file_has_no_other_keys() -> None:
-    known = {path for path, _ in [*keys(RunFile), *keys(PpoSettings)]}
+    known = {path for path, _ in EVERY_KEY}
     assert set(re.findall(r"^\| `([\w.]+)` \|", RUN_FILE, re.MULTILINE)) == known
 
 

@@ -188,44 +188,6 @@ class GenerationFailed(TypedDict):  # noqa: D101
     permanent: NotRequired[bool]
 
 
-@with_config(_config)
-class Template(TypedDict):  # noqa: D101
-    policy: Name
-    template: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    text: str
-    parent: str | None
-    critique: str
-    round: Count
-    candidate: Count
-    version: NotRequired[Version | None]
-    placeholders: list[str]
-
-
-@with_config(_config)
-class RefusedTemplate(TypedDict):  # noqa: D101
-    policy: Name
-    text: str
-    parent: str | None
-    round: Count
-    candidate: Count
-    reason: str
-
-
-@with_config(_config)
-class Round(TypedDict):  # noqa: D101
-    policy: Name
-    round: Count
-    rounds: NotRequired[Count]
-    beam: list[str]
-    leader: str
-    leader_mean: NotRequired[Number]
-    best: str
-    best_mean: Number
-    calls: Count
-    tokens: Count
-    cost: Number
-
-
 # "from" is a word of the language, hence the functional form.
 Refusal = TypedDict("Refusal", {"policy": str, "from": str, "reason": str, "steps": Count})
 Refusal.__pydantic_config__ = _config  # type: ignore[attr-defined]
@@ -253,9 +215,6 @@ _of_sources: dict[str, Any] = {
     "refusal": Refusal,
     "quarantine": Quarantine,
     "mint": Mint,
-    "template": Template,
-    "refused_template": RefusedTemplate,
-    "round": Round,
     "generation_failed": GenerationFailed,
     "resumed": Resumed,
 }

@@ -1,6 +1,6 @@
-"""Where the hubs of the run are: what the tracker's Directory says.
+"""Where the hubs and endpoints of the run are: what the tracker's Directory says.
 
-Invariant: a hub is listed from its Hello until it is lost or has left, and every Hello lists it again; so that one that
+Invariant: one is listed from its Hello until it is lost or has left, and every Hello lists it again; so that one that
 was only silent for long is found within a heartbeat of its return.
 """
 

@@ -16,6 +16,8 @@ SHOWN = 20
 """Templates of the dashboard's leaderboard."""
 LINE = 160
 """Characters of a template there."""
+FAILURES = 3
+"""Reasons of failed rollouts there, the most frequent ones."""
 
 
 def standings_part(fold: Templates) -> dict[str, Any] | None:
@@ -44,7 +46,15 @@ def _live(own: PolicyTemplates) -> dict[str, Any]:
         "leaderboard": [_row(name, tested, best, last.get("beam", ())) for name, tested in ranked[:SHOWN]],
         "usage": {name: dict(amounts) for name, amounts in sorted(own.usage.items())},
         "spent": _spent(own),
+        "failures": _failures(own)[:FAILURES],
+        "failed": sum(own.failures.values()),
     }
+
+
+def _failures(own: PolicyTemplates) -> list[dict[str, Any]]:
+    """Why rollouts and completions failed, the most frequent reason first."""
+    counted = sorted(own.failures.items(), key=lambda item: (-item[1], item[0]))
+    return [{"reason": reason, "count": count} for reason, count in counted]
 
 
 def _rank(item: tuple[str, Tested], best: str | None) -> tuple[Any, ...]:
@@ -127,6 +137,7 @@ def _search(policy: str, own: PolicyTemplates, run_dir: str, several: bool) -> d
         "templates": len(own.tested),
         "refused": refused,
         "completions": {"failed": own.failed_completions, **own.completions},
+        "failures": _failures(own),
         "usage": {name: dict(amounts) for name, amounts in sorted(own.usage.items())},
         "spent": _spent(own),
     }

@@ -127,9 +127,12 @@ class Ledger(LedgerReader):
         return True
 
     def store_parts(self, position: int, parts: Iterable[tuple[str, int, str]]) -> None:
-        """Keep parts (name, number, text) of snapshots that describe `position`. They count from `store_heads` on."""
+        """Keep parts (name, number, text) of snapshots that describe `position`. They count from `store_heads` on.
+
+        One that was never whole may have left parts of the same position: a tracker that fell with nothing to add.
+        """
         rows = [(name, position, number, part) for name, number, part in parts]
-        self._connection.executemany("INSERT INTO snapshot_parts VALUES (?, ?, ?, ?)", rows)
+        self._connection.executemany("INSERT OR REPLACE INTO snapshot_parts VALUES (?, ?, ?, ?)", rows)
 
     def clear_parts(self, most: int) -> bool:
         """Remove up to `most` parts that belong to no snapshot. True if there may be more."""

@@ -53,6 +53,9 @@ def mend(run_dir: Path) -> Mended:
                     ledger.append(rows)
             facts = ledger.last_position
         aside = _aside(path)
+        for suffix in ("-wal", "-shm"):  # where there was no room to fold them in, they hold facts
+            if Path(f"{new}{suffix}").exists():
+                Path(f"{new}{suffix}").rename(f"{path}{suffix}")
         new.rename(path)
     return Mended(facts, " ".join(why), aside)
 

@@ -22,9 +22,9 @@ class Reserve:
         self._size = size
 
     def hold(self) -> bool:
-        """Take the room. False where there is none: the run can go on without."""
+        """Take the room, or keep what an earlier tracker took. False where there is none: the run can go on without."""
         try:
-            with self._path.open("wb") as file:
+            with self._path.open("ab") as file:  # not emptied first: on a full disk it might not be had again
                 os.posix_fallocate(file.fileno(), 0, self._size)
         except OSError:
             self.release()

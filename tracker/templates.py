@@ -10,19 +10,22 @@ round are written side by side, and whose rollouts end first is chance.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from broker.names import task_name
-from tracker.facts import Fact, Round
+from tracker.facts import Fact
+from tracker.template_facts import fitting
 from tracker.trials import ATTEMPTS, SPLITS, Trials
 
-ROUND = Round.__annotations__.keys() - {"policy"}
-"""What is kept of a `round` fact: what a source adds of its own was not looked at."""
 REFUSED = 1_000
 """Refused candidates that are kept with their reasons; all are counted."""
 AMOUNTS = ("calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "cost")
 """What is summed of each endpoint."""
+REASONS, REASON = 32, 200
+"""Different reasons of failures that are kept, and characters of each; those of others are counted together."""
+OTHERS = "other reasons"
+MOST = 1e15
+"""Of one amount, so that no sum of them is infinite."""
 Usage = dict[str, dict[str, float]]
 
 
@@ -77,6 +80,8 @@ class PolicyTemplates:
         self.completed: dict[str, None] = {}
         """Names of completions that have an outcome."""
         self.failed_completions = 0
+        self.failures: dict[str, int] = {}
+        """Rollouts and completions that failed, by the reason."""
         self.usage: Usage = {}
 
     def template(self, name: str, position: int) -> Tested:
@@ -98,6 +103,13 @@ class PolicyTemplates:
         known = [(name, mean) for name, mean in means if mean is not None]
         return max(known, key=lambda item: item[1])[0] if known else None
 
+    def fail(self, reason: Any) -> None:
+        """One rollout or completion more has failed."""
+        told = (" ".join(reason.split()) if isinstance(reason, str) else "")[:REASON] or "it did not say why"
+        if told not in self.failures and len(self.failures) >= REASONS:
+            told = OTHERS
+        self.failures[told] = self.failures.get(told, 0) + 1
+
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
         return {
@@ -108,6 +120,7 @@ class PolicyTemplates:
             "completions": dict(self.completions),
             "completed": list(self.completed),
             "failed_completions": self.failed_completions,
+            "failures": dict(self.failures),
             "usage": {name: dict(amounts) for name, amounts in self.usage.items()},
         }
 
@@ -121,6 +134,7 @@ class PolicyTemplates:
         own.open, own.completions = dict(plain["open"]), dict(plain["completions"])
         own.completed = dict.fromkeys(plain["completed"])
         own.failed_completions = plain["failed_completions"]
+        own.failures = dict(plain["failures"])
         own.usage = {name: dict(amounts) for name, amounts in plain["usage"].items()}
         return own
 
@@ -128,7 +142,7 @@ class PolicyTemplates:
 class Templates:
     """The fold."""
 
-    version = 1
+    version = 2
     kinds = frozenset(["template", "refused_template", "round", "mint", "outcome", "evict", "update"])
 
     def __init__(self) -> None:
@@ -155,7 +169,9 @@ class Templates:
         self.versions[fact.body["policy"]] = list(fact.body["version"])
 
     def _template(self, fact: Fact) -> None:
-        body = fact.body
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
         tested = self.policy(body["policy"]).template(body["template"], fact.position)
         place = (body["round"], body["candidate"])
         if tested.text is not None and (tested.round, tested.candidate) <= place:
@@ -167,7 +183,9 @@ class Templates:
         tested.placeholders = list(body["placeholders"])
 
     def _refused_template(self, fact: Fact) -> None:
-        body = fact.body
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
         refused = self.policy(body["policy"]).refused
         place = (body["round"], body["candidate"])
         if place not in refused:
@@ -175,8 +193,11 @@ class Templates:
             refused[place] = told
 
     def _round(self, fact: Fact) -> None:
-        body = {key: value for key, value in fact.body.items() if key in ROUND}
-        self.policy(fact.body["policy"]).rounds.setdefault(body["round"], body)
+        body = fitting(fact.kind, fact.body)
+        if body is None:
+            return
+        policy = body.pop("policy")
+        self.policy(policy).rounds.setdefault(body["round"], body)
 
     # --- of tasks
 
@@ -224,13 +245,17 @@ class Templates:
             if name not in own.completed:
                 own.completed[name] = None
                 own.completions[result["role"]] = own.completions.get(result["role"], 0) + 1
-                own.failed_completions += bool(result.get("failed"))
+                if result.get("failed"):
+                    own.failed_completions += 1
+                    own.fail(result.get("reason"))
             return
         task, reward = _task(result), result.get("reward")
         if task is not None and isinstance(reward, int | float) and 0.0 <= reward <= 1.0:
             template, split, item, attempt = task
             trials = own.template(template, fact.position).trials
-            trials.add(split, item, attempt, float(reward), failed=bool(result.get("failed")))
+            failed = bool(result.get("failed"))
+            if trials.add(split, item, attempt, float(reward), failed=failed) and failed:
+                own.fail(result.get("reason"))
 
     # --- kept
 
@@ -257,7 +282,7 @@ def _task(body: dict[str, Any]) -> tuple[str, str, int, int] | None:
     template, split, item, attempt = body.get("template"), body.get("split"), body.get("item"), body.get("attempt")
     if not isinstance(template, str) or split not in SPLITS:
         return None
-    if type(item) is not int or type(attempt) is not int or item < 0 or not 0 <= attempt < ATTEMPTS:
+    if type(item) is not int or type(attempt) is not int or not 0 <= item < 2**31 or not 0 <= attempt < ATTEMPTS:
         return None
     return template, str(split), item, attempt
 
@@ -270,5 +295,5 @@ def _add_usage(usage: Usage, reports: Any) -> None:
         amounts = usage.setdefault(name, dict.fromkeys(AMOUNTS, 0))
         for key in AMOUNTS:
             value = report.get(key)
-            if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
+            if isinstance(value, int | float) and 0 <= value <= MOST:
                 amounts[key] += value

@@ -1,7 +1,8 @@
 """One copy of an environment that plays drawn tasks, as the vector loops of `gym` and `zoo` step it.
 
-Invariant: neither `reset` nor `step` raises for what a task's environment does; the copy is then *void*: it gives an
-observation of the right form, and ends at its next step, so that the loop resets it again.
+Invariant: neither `reset` nor `step` raises for what a task's environment does, nor gives what the loop could not take
+up (it is tried here, on columns of the copy's own); the copy is then *void*: it gives an observation of the right form,
+and ends at its next step, so that the loop resets it again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.environments.columns import AgentColumns
 from broker.errors import RequestError
 
 if TYPE_CHECKING:
@@ -145,17 +147,24 @@ class GymCopy(Copy):
         super().__init__(environment, build, tasks)
         self.observation_space, self.action_space = environment.observation_space, environment.action_space
         self._blank = self.observation_space.sample()
+        self._try = AgentColumns("agent", self.observation_space, self.action_space, 1).write
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step; of a void copy the end."""
         if not self.void:
             try:
                 observation, reward, terminated, truncated, self.info = self._environment.step(action)
+                self._try(0, observation)
                 return observation, float(reward), bool(terminated), bool(truncated), {}
             except Exception:
                 self._fail()
         self.fell = True
         return self._blank, 0.0, False, True, {}
+
+    def _begin(self, body: Mapping[str, Any]) -> Any:
+        observation = super()._begin(body)
+        self._try(0, observation)
+        return observation
 
     def _spaces_of(self, environment: Any) -> Any:
         return environment.observation_space, environment.action_space
@@ -173,6 +182,10 @@ class ZooCopy(Copy):
         self._observation_spaces = {agent: environment.observation_space(agent) for agent in self.possible_agents}
         self._action_spaces = {agent: environment.action_space(agent) for agent in self.possible_agents}
         self._blank = {agent: space.sample() for agent, space in self._observation_spaces.items()}
+        self._tries = {
+            agent: AgentColumns(agent, self._observation_spaces[agent], self._action_spaces[agent], 1).write
+            for agent in self.possible_agents
+        }
         self.agents = list(self.possible_agents)
 
     def observation_space(self, agent: str) -> Any:
@@ -194,8 +207,11 @@ class ZooCopy(Copy):
         if not self.void:
             try:
                 observations, rewards, terminated, truncated, self.info = self._environment.step(actions)
-                self.agents = list(self._environment.agents)
-                return observations, rewards, terminated, truncated, {}
+                agents = self._agents(observations)
+                gained = {agent: float(reward) for agent, reward in rewards.items()}
+                ends = ({agent: bool(over) for agent, over in flags.items()} for flags in (terminated, truncated))
+                self.agents = agents
+                return observations, gained, *ends, {}
             except Exception:
                 self._fail()
         self.fell = True
@@ -204,9 +220,20 @@ class ZooCopy(Copy):
 
     def _begin(self, body: Mapping[str, Any]) -> Any:
         observations = super()._begin(body)
-        if not self._environment.agents:
+        if not self._agents(observations):
             raise RuntimeError("reset left no agent in `agents`; an episode needs at least one")
         return observations
+
+    def _agents(self, observations: Mapping[str, Any]) -> list[str]:
+        """Who acts now; what they see has the form that it should have."""
+        agents = list(self._environment.agents)
+        strangers = [agent for agent in agents if agent not in self._tries]
+        if strangers:
+            raise RuntimeError(f"agents {strangers} are not among possible_agents {self.possible_agents}")
+        for agent, observation in observations.items():
+            if observation is not None and agent in self._tries:
+                self._tries[agent](0, observation)
+        return agents
 
     def _spaces_of(self, environment: Any) -> Any:
         return {

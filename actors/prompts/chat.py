@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.prompts import keys
 from actors.prompts.lane import Lane
-from actors.prompts.settings import SCRIPTED, endpoint_name, share
+from actors.prompts.settings import RESERVED_OPTIONS, SCRIPTED, endpoint_name, share
 from actors.prompts.usage import Usage
 from actors.services import Services
 from broker.errors import RequestError
@@ -37,6 +37,8 @@ class Chat:
         lane = self._lanes.get(endpoint)
         if lane is None:
             raise ValueError(f"no endpoint is named {endpoint!r}: take one of {', '.join(self._lanes)}")
+        if reserved := sorted(options.keys() & RESERVED_OPTIONS):
+            raise ValueError(f"{reserved[0]!r} may not be an option of a call: Headrace sets it")
         told = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         same = json.dumps([lane.name, told], sort_keys=True, default=str)
         before = self._said[same]

@@ -21,6 +21,7 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.prompts import keys
+from actors.prompts.settings import is_loopback
 from actors.prompts.usage import EndpointUsage
 from broker.errors import RequestError, Unreachable
 
@@ -158,7 +159,7 @@ class Lane:
         if self._client is None or str(self._client.base_url).rstrip("/") != base.rstrip("/"):
             previous = self._client
             # Measured: a call costs 1.3 ms of a core as `chat.completions.create` over the default transport, 0.5 so.
-            http = openai.DefaultAioHttpClient(timeout=None)
+            http = openai.DefaultAioHttpClient(timeout=None, trust_env=not is_loopback(base))
             self._client = openai.AsyncOpenAI(
                 api_key=self._key, base_url=base, max_retries=0, timeout=None, http_client=http
             )

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from actors.prompts import keys
-from actors.prompts.settings import SCRIPTED
+from actors.prompts.settings import SCRIPTED, is_loopback
 from broker.errors import RequestError
 
 TIMEOUT_SECONDS = 10.0
@@ -46,8 +46,9 @@ def _wrong(name: str, settings: Mapping[str, Any], timeout: float) -> str | None
         return str(error)
     url = settings["url"].rstrip("/") + "/models"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}", "User-Agent": "headrace"})  # noqa: S310 - the scheme is checked with the run file
+    by = [_NoRedirect(), *([urllib.request.ProxyHandler({})] if is_loopback(url) else [])]
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout):
+        with urllib.request.build_opener(*by).open(request, timeout=timeout):
             return None
     except urllib.error.HTTPError as error:
         with error:

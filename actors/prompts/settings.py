@@ -7,7 +7,9 @@ these settings needs no client library.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -92,6 +94,15 @@ RESERVED_OPTIONS = frozenset(
 def endpoint_name(endpoints: Mapping[str, Any], role: str) -> str:
     """Which section serves a role; RequestError is the caller's, for a role that nobody may ask for."""
     return role if endpoints.get(role) else "answer"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL is of this machine alone: no proxy of the environment's is asked to fetch it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def share(concurrency: int, runners: int, index: int) -> int:

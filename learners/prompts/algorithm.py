@@ -19,7 +19,7 @@ import numpy as np
 
 from broker.errors import RunError
 from learners.algorithm import AlgorithmContext, Fragment, Task, Tree
-from learners.prompts.budget import exhausted
+from learners.prompts.budget import exhausted, room
 from learners.prompts.gepa import Gepa
 from learners.prompts.gradients import BeamSearch
 from learners.prompts.requests import Result, Usage, packed, read, unpacked
@@ -76,7 +76,7 @@ class PromptSearch:
         """What the search asks for. Nothing more once a budget is spent."""
         if self.ready() or self._exhausted():
             return ()
-        asked = self.search.machine.take()
+        asked = self.search.machine.take(self._room())
         self._under_way.update(request.name for request in asked)
         return [Task(f"{self.policy}/{request.name}", request.body) for request in asked]
 
@@ -90,6 +90,8 @@ class PromptSearch:
         if self.ready() or self.search.facts:
             return None
         if self.search.reason is None and not self._under_way and (spent := self._exhausted()):
+            if not self.search.scored:
+                return f"{spent}, and the first template is not scored on all validation tasks; allow more"
             return f"{spent}: the best template is {self.search.best.identity}, mean {self.search.best_mean:.4g}"
         return self.search.reason
 
@@ -117,6 +119,12 @@ class PromptSearch:
     def _count(self, usage: Usage) -> None:
         used = self._used
         self._used = Usage(used.calls + usage.calls, used.tokens + usage.tokens, used.cost + usage.cost)
+
+    def _room(self) -> int | None:
+        """How many requests may be handed out now. Later rounds are measured before they begin, by what was learned."""
+        if self.search.scored or not self.settings.budgeted:
+            return None
+        return room(self.settings, self._used, len(self.search.machine.results), len(self._under_way))
 
     def _exhausted(self) -> str | None:
         return exhausted(self.settings, self._used) if self.settings.budgeted else None

@@ -15,6 +15,8 @@ from learners.prompts.settings import SearchSettings
 
 Amounts = tuple[float, float, float]
 """Calls, tokens, money."""
+FIRST = 8
+"""Rollouts that are to tell what one takes, before more are asked for: an agent may make any number of calls."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,21 @@ def exhausted(settings: SearchSettings, usage: Usage) -> str | None:
         if has >= limit:
             return f"the budget of {limit:,g} {unit} is spent"
     return None
+
+
+def room(settings: SearchSettings, used: Usage, answers: int, under_way: int) -> int:
+    """How many further rollouts of the first template may begin, after `answers` that took `used`.
+
+    All that are under way then end within the budgets, if they take what those before them took on average. One at
+    least where nothing is under way.
+    """
+    if not answers:
+        return FIRST - under_way
+    most = min(
+        (math.floor((limit - has) / (has / answers)) for limit, has, _ in _limits(settings, used) if has > 0),
+        default=FIRST,
+    )
+    return max(most - under_way, 0 if under_way else 1)
 
 
 def affordable(settings: SearchSettings, spent: Spent, most: int, work: Callable[[int], tuple[int, int]]) -> int:

@@ -113,11 +113,12 @@ class Machine:
         self._drain()
         return True
 
-    def take(self) -> list[Request]:
-        """Requests to hand out now; each is given once."""
+    def take(self, most: int | None = None) -> list[Request]:
+        """Requests to hand out now, the first `most` where that is given; each is given once."""
         new = [request for request in self.new if request.name not in self.results]
-        self.new = []
-        return new
+        most = len(new) if most is None else max(0, most)
+        self.new = new[most:]
+        return new[:most]
 
     def _step(self, part: Part[Any]) -> None:
         """Run a part to its next wait, or to its end."""

@@ -77,9 +77,12 @@ def reflection(
 def template_of(reply: str) -> str:
     """The template in a model's reply: what stands between <template> and </template>, else the reply itself.
 
-    A fence of backticks around all of it is taken off. Empty where there is none.
+    Of several the last: a model that shows the old one first, or a draft, ends with what it means. A fence of
+    backticks around all of it is taken off. Empty where there is none.
     """
     begin, end = reply.find("<template>"), reply.rfind("</template>")
+    if 0 <= reply.find("</template>", max(begin, 0)) < end:
+        begin = reply.rfind("<template>", 0, end)
     text = reply[begin + len("<template>") : end] if 0 <= begin < end else reply
     text = text.strip()
     fenced = _FENCE.match(text)

@@ -21,6 +21,8 @@ Messages = Sequence[Mapping[str, str]]
 SHOWN_ANSWER = 2_000
 """Characters of an answer that are kept: as much as a critique is shown."""
 SHOWN_REASON = 500
+MOST = 1e15
+"""Of one amount of a usage."""
 
 
 class Usage(NamedTuple):
@@ -127,8 +129,8 @@ def _usage(reports: Any) -> Usage:
 
     def summed(key: str) -> float:
         values = [report.get(key) or 0 for report in reports]
-        if not all(isinstance(value, int | float) and math.isfinite(value) and value >= 0 for value in values):
-            raise ValueError(f"usage.{key}: {values!r} are not all numbers from 0")
+        if not all(isinstance(value, int | float) and 0 <= value <= MOST for value in values):
+            raise ValueError(f"usage.{key}: {values!r} are not all numbers from 0 to {MOST:g}")
         return math.fsum(values)
 
     return Usage(int(summed("calls")), int(summed("tokens_in") + summed("tokens_out")), summed("cost"))

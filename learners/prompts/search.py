@@ -73,6 +73,8 @@ class Search:
         """Those whose score on the whole validation set is still awaited."""
         self.best = Template(workload.template)
         self.best_mean = 0.0
+        self.scored = False
+        """Whether the first template has its score: from then on it is known what a rollout takes."""
         self.round = 0
         self.changes = 0
         """Grows whenever what `published` gives may have changed."""
@@ -148,6 +150,7 @@ class Search:
                 f"not one of the {len(results)} rollouts of the first template succeeded, the first one because: "
                 f"{results[0].reason or 'it did not say why'}; mend that, and start a new run"
             )
+        self.scored = True
         self.best, self.best_mean = seed, self.mean(seed, "validation", self.everything)
         self.keep([seed], 0)
         self._tell_round(0, seed)

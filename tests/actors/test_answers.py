@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from actors.prompts.lane import retry_after
+from actors.prompts.preflight import reach
 from actors.prompts.rollout import attempt_of
+from actors.prompts.settings import is_loopback
 from actors.rollout import Outcome
 from actors.scripted.draws import Draws
 from actors.scripted.model import read, reply
@@ -210,6 +212,27 @@ def test_an_endpoint_that_is_gone_is_a_reason(server: str) -> None:
     assert (usage["calls"], usage["failed"], usage["estimated"]) == (2, 2, 0), "what reached nobody costs nothing"
 
 
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:1/v1", True), ("http://localhost/v1", True), ("http://[::1]:80/v1", True),
+        ("https://api.example.com/v1", False), ("http://10.0.0.1/v1", False), ("http://localhost.example.com", False),
+    ],
+)  # fmt: skip
+def test_which_endpoints_are_of_this_machine(url: str, here: bool) -> None:
+    assert is_loopback(url) is here
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_no_proxy_is_asked_for_what_is_on_this_machine(
+    server: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody is there
+    result, _ = one(resolved(server, retries=0))
+    assert not result["failed"], result["reason"]
+    reach({"answer": {"url": server, "key_env": None, "key_file": None}})
+
+
 def test_a_rollout_that_takes_too_long(server: str) -> None:
     with serving("rate_timeout=1") as url:
         result, _ = one(resolved(url, prompts={"rollout_seconds": 0.2}))
@@ -311,6 +334,7 @@ async def long(task, template, chat): return "x" * 20_000
 async def number(task, template, chat): return 42
 async def late(task, template, chat): raise TimeoutError("its own")
 async def lost(task, template, chat): return await chat("x", endpoint="judge")
+async def stream(task, template, chat): return await chat("x", stream=True)
 
 class Patient:
     async def answer(self, task, template, chat):
@@ -322,7 +346,8 @@ class Patient:
 @pytest.mark.parametrize(
     ("agent", "says"),
     [("raises", "LookupError: lost"), ("number", "TypeError: it returned int, not text"),
-     ("late", "TimeoutError: its own"), ("lost", "no endpoint is named 'judge'")],
+     ("late", "TimeoutError: its own"), ("lost", "no endpoint is named 'judge'"),
+     ("stream", "'stream' may not be an option of a call")],
 )  # fmt: skip
 def test_agents_that_fail(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: str, says: str) -> None:
     module = own(tmp_path, monkeypatch, AGENTS)

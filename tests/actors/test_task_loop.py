@@ -71,7 +71,7 @@ class Bench:
         self.learner.publish_version("p", (1, number), {"round": number})
 
     def lease(self, task: str, **more: Any) -> None:
-        self._assigned.append(m.LeasedTask(task=task, policy="p", body="{}", **more))
+        self._assigned.append(m.LeasedTask(**{"task": task, "policy": "p", "body": "{}", **more}))
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
         def look() -> Any:
@@ -160,6 +160,16 @@ def test_a_result_that_cannot_be_recorded_is_an_error_and_no_outcome(bench: Benc
     assert told in error["traceback"]
     assert error["permanent"], "it would be paid for again, and end the same"
     assert not bench.said("outcome")
+
+
+def test_a_result_that_nobody_can_take_is_given_up(bench: Bench) -> None:
+    bench.lease("a", policy="nobody", recorded=json.dumps({"task": "a", "score": None, "result": {"text": "old"}}))
+    bench.until(lambda: bench.said("rollout_error"), "the error")
+    (error,) = bench.said("rollout_error")
+    assert "KeyError: 'nobody'" in error["traceback"]
+    assert error["permanent"], "it would be leased for it again and again"
+    bench.lease("b")
+    bench.until(lambda: bench.said("delivered"), "the loop goes on")
 
 
 def test_a_result_is_delivered_as_it_will_be_read_again(bench: Bench) -> None:

@@ -21,7 +21,10 @@ SPACE = gymnasium.spaces.Box(0, 100, (1,), np.float32)
 
 
 class Count(gymnasium.Env[Any, Any]):
-    """Lasts `options.steps`, each of reward 1, its observation the step; `fall` is the step that raises."""
+    """Lasts `options.steps`, each of reward 1, its observation the step.
+
+    `fall` is the step that raises, `odd` the one that shows what no column can hold.
+    """
 
     made = 0
 
@@ -37,7 +40,7 @@ class Count(gymnasium.Env[Any, Any]):
         self.seed, self.options, self.t = seed, options or {}, 0
         if "door" in self.options:
             raise {"stuck": OSError, "wrong": ValueError}[self.options["door"]]("the door")
-        return np.zeros(1, np.float32), {}
+        return np.zeros(1 if self.options.get("odd") != 0 else 2, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.t += 1
@@ -45,7 +48,8 @@ class Count(gymnasium.Env[Any, Any]):
             raise RuntimeError("fell")
         over = self.t >= self.options.get("steps", 3)
         info = {"seed": self.seed, "drawn": float(self.np_random.random())}
-        return np.full(1, self.t, np.float32), 1.0, over, False, info
+        seen = np.full(1 if self.t != self.options.get("odd") else 2, self.t, np.float32)
+        return seen, 1.0, over, False, info
 
 
 class Two(ParallelEnv[str, Any, Any]):
@@ -64,9 +68,9 @@ class Two(ParallelEnv[str, Any, Any]):
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         self.inner = Count()
-        self.inner.reset(seed=seed, options=options)
+        seen, _ = self.inner.reset(seed=seed, options=options)
         self.agents = ["a", "b"]
-        return {agent: np.zeros(1, np.float32) for agent in self.agents}, {"a": {}, "b": {}}
+        return dict.fromkeys(self.agents, seen), {"a": {}, "b": {}}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
         seen, _, over, _, info = self.inner.step(0)
@@ -135,8 +139,9 @@ def play(environment: TaskedEnvironments, rows: int = 200) -> tuple[int, int, li
 
 body = st.one_of(
     st.integers(1, 6).map(lambda n: {"options": {"steps": n}, "seed": n}),
-    st.integers(1, 6).map(lambda n: {"options": {"steps": 6, "fall": n}}),
-    st.sampled_from([{"options": {"door": "stuck"}}, {"options": {"door": "wrong"}}, {"options": 3}, {"seed": "x"}]),
+    st.builds(lambda n, how: {"options": {"steps": 6, how: n}}, st.integers(1, 6), st.sampled_from(["fall", "odd"])),
+    st.sampled_from([{"options": {"door": "stuck"}}, {"options": {"door": "wrong"}}, {"options": {"odd": 0}}]),
+    st.sampled_from([{"options": 3}, {"seed": "x"}]),
 )
 
 
@@ -151,17 +156,16 @@ def test_every_task_has_one_end_and_only_real_rows_are_valid(
     whole, rows = [], 0
     for number, given_body in enumerate(bodies):
         options = given_body.get("options")
-        good = isinstance(options, dict) and "door" not in options and "seed" != "x"
         name = f"t{number}"
-        if good and "fall" not in options:  # type: ignore[operator]
-            whole.append(options["steps"])  # type: ignore[index]
-            rows += options["steps"]  # type: ignore[index]
-            assert pile.scores[name] == options["steps"] / 100  # type: ignore[index]
-        elif good:
-            rows += options["fall"] - 1  # type: ignore[index]
+        if not isinstance(options, dict) or "door" in options or options.get("odd") == 0:
+            assert pile.errors[name] == (options != {"door": "stuck"})
+        elif "fall" in options or "odd" in options:
+            rows += options.get("fall", options.get("odd")) - 1
             assert pile.errors[name] is False
         else:
-            assert pile.errors[name] == (options != {"door": "stuck"})
+            whole.append(options["steps"])
+            rows += options["steps"]
+            assert pile.scores[name] == options["steps"] / 100
     assert sorted(lengths) == sorted(whole)
     assert steps == valid == rows
 

@@ -92,6 +92,30 @@ def exchange(hub: Hub, spoke: PolicySpoke) -> None:
         hub.settle(one.source, one.incarnation, one.sequence)
 
 
+def test_what_is_over_the_cap_only_as_a_whole_is_not_believed(
+    reactors: Reactors, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("hub", "wire"):
+        monkeypatch.setattr(f"broker.{module}.MAX_PAYLOAD", 100)
+    hub = policy_hub(reactors())
+    codec = Codec(identity("actor-0"), "spoke")
+    push = sockets(zmq.PUSH)
+    push.connect(hub.address)
+    plain = [{"x": {"\0array": 0}}, [["uint8", [64]]]]
+    digest = hashlib.blake2b(msgpack.packb(plain), digest_size=16).hexdigest()
+    item = m.FragmentItem(sequence=1, version=(1, 1), crc=0, steps=1)
+    fragment = m.Fragments(hub=hub.identity.incarnation, layout=digest, define=plain, items=(item,))
+    push.send(codec.encode(m.Hello(role="actor", pid=1), "learner-p"))
+    header = codec.encode(fragment, "learner-p")
+    push.send_multipart([header, bytes(64), bytes(64), bytes(64)])  # the first alone would be a fragment
+    push.send_multipart([header, bytes(101)])
+    push.send_multipart([header, bytes(64)])
+    arrived: list[Arrived] = []
+    assert until(lambda: bool(fragments(hub, arrived)), DEADLINE)
+    assert len(arrived) == 1
+    assert dict(hub.quarantine) == {"oversized": 2}
+
+
 def test_a_replayed_recording_is_not_delivered_twice(reactors: Reactors, sockets: Sockets) -> None:
     hub = policy_hub(reactors())
     me = identity("actor-0")

@@ -56,7 +56,7 @@ class Rounds:
 
     def update(self):
         self.total += sum(value for _, value in sorted(self.seen.items()))
-        self.said.append(("round", {"round": self.round, "total": self.total}))
+        self.said.append(("total", {"round": self.round, "total": self.total}))
         self.round, self.seen, self.open = self.round + 1, {}, False
         return {"total": self.total}
 
@@ -212,7 +212,7 @@ def check_finished(run: Running, home: Path) -> None:
     assert delivered == set(names)
     calls = Counter(task_name(f.body["task"])[0] for f in run.facts("call"))
     assert calls == names
-    rounds = {(f.body["round"], round(f.body["total"], 3)) for f in run.facts("round")}
+    rounds = {(f.body["round"], round(f.body["total"], 3)) for f in run.facts("total")}
     assert rounds == {(0, 18.0), (1, 36.6), (2, 55.8), (3, 75.6)}
     floors = {tuple(f.body["version"]) for f in run.facts("mint")}
     assert len(floors) >= ROUNDS
@@ -239,7 +239,7 @@ def test_whatever_is_killed_what_is_recorded_is_delivered_and_not_paid_again(tmp
         run.restarted(tracker)
         held(tmp_path, -1)
         check_finished(run, tmp_path)
-    twice = Counter(f.body["round"] for f in run.facts("round"))
+    twice = Counter(f.body["round"] for f in run.facts("total"))
     assert twice[0] == 2, "the second life said the first round again"
     assert json.loads((run.directory / "summary.json").read_text())["tasks"]["late"] == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def pooled(labels: int = 6, **more: Any) -> dict[str, Any]:
     return spread(pool=pool, **more)
 
 
-def searched(templates: int = 5, **more: Any) -> dict[str, Any]:
+def searched(
+    templates: int = 5, failed: int = 0, failures: Sequence[dict[str, Any]] = (), **more: Any
+) -> dict[str, Any]:
     """A run that searches prompts, as `tracker.leaderboard` shows it."""
     board = [
         {
@@ -132,7 +135,7 @@ def searched(templates: int = 5, **more: Any) -> dict[str, Any]:
         "round": 2, "rounds": 3, "best": f"{0:016x}", "best_mean": 0.875, "templates": templates, "refused": 3,
         "rewards": 812, "in_flight": {"templates": 1, "rollouts": 4, "completions": 2}, "leaderboard": board,
         "usage": {"answer": usage | {"cost": 0.25}, "critique": usage | {"throttled": 0, "cost": 0.5}},
-        "spent": usage | {"tokens": 63_000, "cost": 0.75},
+        "spent": usage | {"tokens": 63_000, "cost": 0.75}, "failed": failed, "failures": list(failures),
     }  # fmt: skip
     return spread(prompts={"answerer": search}, policies={"answerer": policy()}, **more)
 

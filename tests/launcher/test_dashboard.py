@@ -130,6 +130,12 @@ def test_a_prompt_search_has_a_panel(size: tuple[int, int]) -> None:
     assert "Answer number 4. {question}" in drawn(documents.searched(), 150, 50)
 
 
+def test_what_failed_in_a_prompt_search_is_on_every_screen() -> None:
+    failing = documents.searched(failed=9, failures=[{"reason": "the grader returned 7.0", "count": 8}])
+    for size in ((80, 24), (120, 50)):
+        assert "failed 9, 8 of them: the grader returned 7.0" in drawn(failing, *size)
+
+
 def test_a_prompt_search_gives_way_to_what_must_not_be_missed() -> None:
     text = drawn(documents.searched(400, alarms=["the disk is full"]), 80, 24)
     for wanted in ("round 2 of 3", "the disk is full", "more templates", "actor-1 waits 2.1 s"):

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from launcher.lines import status_line
+from launcher.prompt_report import unlike
 from launcher.report import render_summary
 from tests.launcher import documents
 from tests.tracker import bodies as b
@@ -37,11 +38,35 @@ def test_the_summary_lists_every_template_first_seen_first(tmp_path: Path) -> No
     assert "--best" in text
 
 
+def test_why_rollouts_failed_is_told(tmp_path: Path) -> None:
+    seven = b.answered("c", 0, 0.0, failed=True, reason="the grader returned 7.0")
+    write(tmp_path, [("launcher", "run", b.run()), *STORY, ("actor-0", "outcome", seven)])
+    assert "failed     1 × the grader returned 7.0" in printed(summarise(tmp_path))
+    live = documents.searched(failed=9, failures=[{"reason": "the grader returned 7.0", "count": 8}])
+    assert "failed 9, 8 of them: the grader returned 7.0" in status_line(live)
+    alike = documents.searched(failed=8, failures=[{"reason": "the grader returned 7.0", "count": 8}])
+    assert "failed 8: the grader returned 7.0" in status_line(alike)
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_number_gives_way_to_a_text(tmp_path: Path, width: int) -> None:
     write(tmp_path, [("launcher", "run", b.run()), *STORY])
     (line,) = [line for line in printed(summarise(tmp_path), width).splitlines() if line.startswith("★")]
     assert line.split()[:8] == ["★", "aaaaaaaa", "0.375", "0.06…0.86", "0.500", "2", "0.375", "the"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parent", "shown"),
+    [
+        ("Answer the question. Be brief. {q}", "Answer the question. Be sharp. {q}", "… brief. {q}"),
+        ("Answer the question. Be brief.", "Answer the question. Be brief. {q}", "… brief."),
+        ("Be brief. {q}", "Answer. {q}", "Be brief. {q}"),
+        ("Be brief. {q}", "", "Be brief. {q}"),
+        ("", "", ""),
+    ],
+)
+def test_a_line_begins_where_a_template_parts_from_its_parent(text: str, parent: str, shown: str) -> None:
+    assert unlike(text, parent) == shown
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,16 @@ def test_what_prompts_imply_is_filled_in(tmp_path: Path) -> None:
     assert "endpoint-scripted" not in make_plan(other, None).kinds()
 
 
+def test_what_a_search_cannot_do_is_told_before_a_process_starts(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"learner\.algorithm: 'ppo' improves no prompt"):
+        mine(tmp_path, text=RUN.partition("[learner]")[0])
+    for override, told in (("beem=3", r"beem: .*known are"), ("beam=0", "beam"), ('race="quick"', "race")):
+        with pytest.raises(RequestError, match=rf"learner\.settings\.{told}"):
+            check_files(mine(tmp_path, f"learner.settings.{override}"))
+    with pytest.raises(RequestError, match=r"learner\.settings\.race: gepa scores"):
+        check_files(mine(tmp_path, "learner.algorithm=gepa", "learner.settings.race=ucb"))
+
+
 def test_the_resolved_run_file_stands_on_its_own(tmp_path: Path) -> None:
     (tmp_path / "template.txt").write_text("From a file.\n{question}\n")
     run = mine(tmp_path, "prompts.template=", "prompts.template_file=template.txt")

@@ -220,6 +220,35 @@ def test_a_budget_that_is_spent_by_surprise_ends_the_search_with_the_best_so_far
     assert told.best == identity(SEED)
 
 
+class Chatty(World):
+    """An agent that makes 50 calls for one answer, which nobody could know."""
+
+    def reply(self, task: Any, texts: dict[str, str]) -> dict[str, Any]:
+        note = super().reply(task, texts)
+        note["usage"][0]["calls"] = 50
+        return note
+
+
+@pytest.mark.parametrize("algorithm", ["textual_gradients", "gepa"])
+def test_a_budget_holds_from_the_first_template_on(algorithm: str) -> None:
+    world = Chatty(items=202, failing=0.0)
+    told = play(lambda: make(algorithm, world, {"calls": 1000}), world)
+    assert told.reason.startswith("the budget of 1,000 calls is spent, and the first template is not scored on all")
+    assert sum(told.paid.values()) == 20
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10**6), st.integers(1, 500), st.integers(0, 500), st.integers(1, 10**6))
+def test_what_is_begun_ends_within_the_budget(calls: int, tokens: int, answers: int, under_way: int, used: int) -> None:
+    settings_ = SearchSettings(calls=calls, tokens=tokens)
+    more = budget.room(settings_, Usage(answers, used), answers, under_way)
+    if more > 0 and under_way + more > 1:
+        whole = answers + under_way + more
+        assert whole <= calls
+        assert used / answers * whole <= tokens * (1 + 1e-9)
+    assert more > 0 or under_way > 0
+    assert budget.room(settings_, Usage(), 0, 0) == budget.FIRST
+
+
 def test_a_first_template_that_never_succeeds_is_a_wrong_request() -> None:
     world = World(failing=1.0)
     with pytest.raises(RequestError, match=r"not one of the 5 rollouts of the first template succeeded.*timed out"):
@@ -362,6 +391,8 @@ def test_the_front_of_an_example() -> None:
         ("```\nDo {question}\n```", "Do {question}"),
         ("<template>\n```text\nDo\n{question}\n```\n</template>", "Do\n{question}"),
         ("  Do {question}\n", "Do {question}"),
+        ("Of <template>Old {question}</template> I make\n<template>Do {question}</template>", "Do {question}"),
+        ("<template>Write <template> first. {question}</template>", "Write <template> first. {question}"),
         ("</template>", "</template>"),
         ("", ""),
     ],

@@ -96,9 +96,18 @@ def answer(name: str, item: int, split: str = "validation") -> tuple[str, dict[s
     return f"p/answer/{name * 16}/{split}/{item}/1", body
 
 
-def answered(name: str, item: int, reward: float, *, split: str = "validation", failed: bool = False) -> dict[str, Any]:
+def answered(
+    name: str, item: int, reward: float, *, split: str = "validation", failed: bool = False, reason: str | None = None
+) -> dict[str, Any]:
     task, body = answer(name, item, split)
-    told = {"runner": "actor-0", "reward": reward, "reason": None, "failed": failed, "answer": "42", "usage": [usage()]}
+    told = {
+        "runner": "actor-0",
+        "reward": reward,
+        "reason": reason,
+        "failed": failed,
+        "answer": "42",
+        "usage": [usage()],
+    }
     return {"task": task, "score": reward, "policy": "p", "result": {**body, **told}}
 
 

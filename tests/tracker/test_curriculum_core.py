@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from broker.delivery import MAX_BODY, body_text
 from broker.errors import RequestError
 from broker.liveness import Event
+from broker.wire import Codec, Identity
 from launcher.runfile import RunFile, resume_differences
 from tests.tracker import bodies as b
 from tests.tracker.pools import settings
@@ -195,3 +197,23 @@ def test_the_standings_and_the_summary_show_the_pool(tmp_path: Path) -> None:
     summary = summarise(tmp_path)
     assert summary["pool"] == document["pool"]
     assert summary["pool_epochs"] == []
+
+
+def test_whatever_is_minted_an_answer_can_be_sent(tmp_path: Path) -> None:
+    run = Run(tmp_path, curriculum={"capacity": 200})
+    numbers = ", ".join(["1e15"] * 40_000)  # three times as long as the tracker writes them
+    faces = "\N{GRINNING FACE}" * 100_000
+    texts = [f'{{"tasks": [{{"task": "grown", "label": "l", "body": {{"n": [{numbers}]}}}}]}}']
+    for n in range(20):
+        texts.append(body_text({"tasks": [{"task": f"pooled-{n}", "label": "l", "body": {"text": faces}}]}))
+        texts.append(body_text({"tasks": [{"task": f"once-{n}", "body": {"text": faces}}]}))
+    assert max(map(len, texts)) < MAX_BODY
+    run.core.accept("actor-1", b.ONE, 1, tuple((0, "mint", text) for text in texts))
+    run.ticks(2)
+    assert run.core.pool.counts.declined == 1
+    assert "grown" not in run.core.pool.entries
+    answer = run.ask(1, 1024)
+    assert len(answer.tasks) >= 10
+    assert len(answer.drawn) >= 5
+    codec = Codec(Identity("0" * 32, "tracker", b.TWO), "hub")
+    assert codec.encode(answer.message(0), "actor-0")

@@ -12,10 +12,12 @@ from tests.tracker import bodies as b
 from tracker.chronicle import TOLD
 from tracker.core import Core, Joined, Now, Settings, standard_folds
 from tracker.document import standings_document
-from tracker.facts import OF_THE_TRACKER, Unfit, decode
-from tracker.facts import _of_sources as models
+from tracker.facts import OF_THE_TRACKER, Unfit, _of_sources, decode
 from tracker.leases import Request
 from tracker.live import Live
+from tracker.template_facts import OF_SEARCHES
+
+models = {**_of_sources, **OF_SEARCHES}
 
 huge = st.sampled_from([10**400, -(10**400), 2**63 - 1, 2**63, 1e308, -1e308, float("inf")])
 words = st.text(max_size=8)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from broker.errors import RequestError
 from tests.flow.running import headrace
 from tests.tracker import bodies as b
 from tracker import ledger as ledgers
+from tracker import mend as mends
+from tracker.facts import Row
 from tracker.ledger import Ledger, LedgerDamaged, LedgerReader
 from tracker.lock import RunLock
 from tracker.mend import mend
@@ -67,6 +70,27 @@ def test_facts_survive_the_loss_of_everything_that_is_derived_from_them(path: Pa
     made = mend(path.parent)
     assert (made.facts, made.why) == (FACTS, "")
     assert mended_again(path) == "is not damaged"
+
+
+def test_facts_that_could_not_be_folded_into_the_new_file_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage(path, 0.7)
+    readable = mends._readable
+    readers: list[sqlite3.Connection] = []
+
+    def watched(path: Path, why: list[str]) -> Iterator[list[Row]]:
+        for rows in readable(path, why):
+            yield rows
+            if not readers:  # what comes after the moment that it sees stays in the WAL, as on a full disk
+                readers.append(sqlite3.connect(path.with_name("ledger.sqlite.mended"), isolation_level=None))
+                readers[0].execute("BEGIN")
+                assert readers[0].execute("SELECT count(*) FROM facts").fetchone() == (1000,)
+
+    monkeypatch.setattr(mends, "_readable", watched)
+    made = mend(path.parent)
+    readers[0].close()
+    with LedgerReader(path) as reader:
+        assert reader.last_position == made.facts > 1000
+        reader.check_newest()
 
 
 def mended_again(path: Path) -> str:

@@ -127,6 +127,26 @@ def test_parts_go_with_the_facts_and_count_once_they_are_whole(tmp_path: Path, m
     again.ledger.close()
 
 
+def test_what_is_left_of_one_is_not_in_the_way_of_the_next_of_the_same_position(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    kept = Kept(path)
+    kept.mint(*[f"a{n}" for n in range(40)])
+    kept.snapshots.go_on(due=True)
+    kept.snapshots._pending = [*kept.snapshots._pending, *kept.snapshots._parts][:12]
+    kept.snapshots._whole = False
+    kept.facts()
+    truth = json.dumps(kept.folds.snapshots())
+    kept.ledger.close()
+    again = Kept(path)  # nothing came since
+    again.snapshots.go_on(due=True, at_once=True)
+    again.facts()
+    again.ledger.close()
+    third = Kept(path)
+    assert third.folds.restored == third.folds.position == 1
+    assert json.dumps(third.folds.snapshots()) == truth
+    third.ledger.close()
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [

@@ -28,7 +28,14 @@ def answer(task: str, template: str, reward: float, split: str = "train", item: 
 
 
 def template(name: str, parent: str | None = None, turn: int = 0) -> dict[str, Any]:
-    own = {"template": name, "text": f"{name}: {{question}}", "parent": parent, "critique": None, "round": turn}
+    own = {
+        "policy": "p",
+        "template": name,
+        "text": f"{name}: {{question}}",
+        "parent": parent,
+        "critique": None,
+        "round": turn,
+    }
     return {**own, "candidate": 0, "version": [1, turn], "placeholders": ["question"]}
 
 
@@ -48,9 +55,13 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
     ("actor-1", "outcome", answer("t1", "a", 1.0)),  # late: the first counts
     ("actor-0", "outcome", answer("t2", "b", 1.0, "test", "q2")),
     ("tracker", "evict", {"task": "t3", "reason": "5 leases ended without an outcome"}),
-    ("actor-1", "outcome", answer("t3", "b", 0.5)),  # of a task that was given up: it counts for nothing
+    ("actor-1", "outcome", answer("t3", "b", 0.4, item="q3")),  # of a task that was given up: it counts
+    ("actor-1", "outcome", answer("t3~2", "b", 0.75, item="q3")),  # the next life asked for the same
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": False}),
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": True}),
+    ("learner-p", "mint", mint("t2@life-2")),  # its result is there: it is delivered, and not run again
+    ("actor-1", "delivered", {"task": "t2"}),
+    ("actor-1", "delivered", {"task": "t2@life-2"}),
     ("actor-0", "mint", mint("l1", "l2", label="easy")),
     ("actor-0", "outcome", {"task": "l1", "score": 0.5, "draw": 1}),
     ("actor-0", "outcome", {"task": "l1", "score": 1.0, "draw": 2}),
@@ -115,17 +126,19 @@ def test_the_first_counts(ledger: sqlite3.Connection) -> None:
     ]  # fmt: skip
     assert rows(ledger, "SELECT task, template, item, split, source, reward, failed FROM rewards ORDER BY task") == [
         ("t1", "a", "q1", "train", "actor-0", 0.25, 0), ("t2", "b", "q2", "test", "actor-0", 1.0, 0),
+        ("t3", "b", "q3", "train", "actor-1", 0.4, 0),
     ]  # fmt: skip
 
 
 def test_tasks_and_what_became_of_them(ledger: sqlite3.Connection) -> None:
     assert rows(ledger, "SELECT task, state, score, outcomes, mean_score, ended, label FROM tasks ORDER BY task") == [
         ("l1", "open", None, 2, 0.75, None, "easy"),
-        ("l2", "evicted", None, 1, 0.0, 18, "easy"),
+        ("l2", "evicted", None, 1, 0.0, 22, "easy"),
         ("t1", "done", 0.25, 2, 0.625, 7, None),
         ("t2", "done", 1.0, 1, 1.0, 9, None),
-        ("t3", "evicted", None, 1, 0.5, 10, None),
-        ("t4", "failed", None, 0, None, 13, None),
+        ("t2@life-2", "done", None, 0, None, 17, None),
+        ("t3", "evicted", None, 1, 0.4, 10, None),
+        ("t4", "failed", None, 0, None, 14, None),
         ("t5", "open", None, 0, None, None, None),
     ]
     assert rows(ledger, "SELECT * FROM labels") == [("easy", 2, 1, 1, 3, 0.5)]

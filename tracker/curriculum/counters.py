@@ -28,7 +28,6 @@ class LabelTally:
     outcomes: int = 0
     total: float = 0.0
     """Sum of scores."""
-    late: int = 0
     transient: int = 0
     permanent: int = 0
     evicted: int = 0

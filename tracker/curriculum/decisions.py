@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.delivery import MAX_BODY
 from tracker.curriculum.counters import LABELS
 from tracker.curriculum.dice import Dice
 from tracker.curriculum.entry import Entry
@@ -24,8 +25,9 @@ REST_SECONDS = 300.0
 """Longest rest of a task that fails, and longest pause of generation."""
 TEXT = 256
 """Most characters of a task's id and of its label."""
-BODIES = 4 * 2**20
-"""Most characters of the bodies of one answer: it travels in one header, which has 8 MiB at most."""
+DRAWN_BYTES = 2 * 2**20
+"""Bytes of drawn tasks, ids and labels among them, after which an answer gets no more of them: with the last one (a
+body has 1 MiB at most) and those of the queue (`tracker.tasks.ANSWER_BYTES`) it fits into one header (8 MiB)."""
 EVICTIONS = 4096
 """Most evictions in one commit; more wait for the next."""
 
@@ -222,6 +224,8 @@ def _unfit(candidate: Candidate, settings: CurriculumSettings) -> str:
         return f"a label has 1 to {TEXT} characters, not {len(candidate.label)}"
     if not 1 <= len(candidate.task) <= TEXT:
         return f"an id has 1 to {TEXT} characters, not {len(candidate.task)}"
+    if len(candidate.body) > MAX_BODY:  # as written here it may be longer than its source wrote it
+        return f"a body has at most {MAX_BODY} characters, not {len(candidate.body)}"
     if candidate.form != settings.form:
         return f"it was minted under schema {candidate.form}, the run has {settings.form}"
     return ""
@@ -256,12 +260,12 @@ def _draws(  # noqa: PLR0917
             given += 1
         names: list[str] = []
         size = 0
-        while given + len(names) < most and size < BODIES and pool.urn is not None:
+        while given + len(names) < most and size < DRAWN_BYTES and pool.urn is not None:
             entry = pool.urn.draw(dice, drawn + len(names))
             if entry is None:
                 break
             names.append(entry.name)
-            size += len(entry.body)
+            size += sum(len(text.encode()) for text in (entry.name, entry.label, entry.body))
         if names:
             body = {**whose, "deadline": deadline, "first": drawn + 1, "tasks": names, "random": dice.text}
             choices.facts.append(("draw", body))

@@ -23,7 +23,7 @@ from tracker.facts import Fact
 class Curriculum(PoolState):
     """The fold. Without a `curriculum` fact it has no settings, and no pool."""
 
-    version = 3
+    version = 4
     kinds = frozenset(
         [
             "curriculum",

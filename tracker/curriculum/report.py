@@ -40,7 +40,6 @@ def section(pool: Curriculum) -> dict[str, Any] | None:
             "outcomes": tally.outcomes,
             "score_mean": tally.total / tally.outcomes if tally.outcomes else None,
             "progress_mean": tally.levels / SCALE / tally.tasks if tally.tasks else None,
-            "late": tally.late,
             "transient": tally.transient,
             "permanent": tally.permanent,
             "evicted": tally.evicted,

@@ -1,0 +1,76 @@
+"""What a prompt search says of itself: the bodies of `template`, `refused_template` and `round`.
+
+These words are not kept for it: an algorithm of a user's own may say a `round` of another form. So they have no model
+in `tracker.facts`, which would refuse them.
+
+Invariant: `fitting` gives a body only if it is a search's; whatever else bears such a name is left alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from broker.messages import Name
+from tracker.facts import Count, Number, Version
+
+_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+@with_config(_config)
+class Template(TypedDict):
+    """A template that is tested, and where it comes from."""
+
+    policy: Name
+    template: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    text: str
+    parent: str | None
+    critique: str
+    round: Count
+    candidate: Count
+    version: NotRequired[Version | None]
+    placeholders: list[str]
+
+
+@with_config(_config)
+class RefusedTemplate(TypedDict):
+    """A candidate that came to nothing, and why."""
+
+    policy: Name
+    text: str
+    parent: str | None
+    round: Count
+    candidate: Count
+    reason: str
+
+
+@with_config(_config)
+class Round(TypedDict):
+    """The end of a round: what is kept, who led, the best so far, and what was spent up to here."""
+
+    policy: Name
+    round: Count
+    rounds: NotRequired[Count]
+    beam: list[str]
+    leader: str
+    leader_mean: NotRequired[Number]
+    best: str
+    best_mean: Number
+    calls: Count
+    tokens: Count
+    cost: Number
+
+
+OF_SEARCHES: dict[str, Any] = {"template": Template, "refused_template": RefusedTemplate, "round": Round}
+_models: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model in OF_SEARCHES.items()}
+
+
+def fitting(kind: str, body: Any) -> dict[str, Any] | None:
+    """What a search says in this body, as plain values of its own; None if it is not a search's."""
+    try:
+        _models[kind].validate_python(body)
+    except ValidationError:
+        return None
+    return {key: body[key] for key in OF_SEARCHES[kind].__annotations__ if key in body}

@@ -103,7 +103,7 @@ class Phases:
         names = {
             name
             for name, (role, _, state) in self.members.items()
-            if role in ("actor", "learner") and state in ("alive", "suspect")
+            if role in ("actor", "learner", "endpoint") and state in ("alive", "suspect")
         }
         if self._restarted:  # learners that have not spoken to this incarnation yet may hold a last checkpoint
             names |= self.settings.learners - self.members.keys()

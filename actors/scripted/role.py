@@ -24,17 +24,15 @@ def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
     simulation = Simulation(Scripted.model_validate(plain["settings"]), spec.seed)
     serving = Serving(simulation)
     station = Station.open(spec, ending, serves=serving.url)
-    reason, told = "failed", -1
+    reason = "failed"
     try:
         station.doing = "serving the simulation"
         while not (station.stopping and (ending.is_set() or station.tracker.phase == "ended")):
             counts = simulation.counts
             station.rates.update({"in_flight": counts.in_flight, "answered": counts.answered})
             station.report()
-            if station.stopping and not counts.in_flight and told != counts.requests:
-                told = counts.requests  # now, because the tracker does not wait for us to leave
-                station.fact("endpoint_counts", {"role": spec.role, **counts.plain()})
-            ending.wait(LOOK_SECONDS / (10 if station.stopping else 1))
+            ending.wait(LOOK_SECONDS)
+        station.fact("endpoint_counts", {"role": spec.role, **simulation.counts.plain()})
         reason = "the run is ending"
     finally:
         serving.close()

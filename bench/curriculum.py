@@ -22,6 +22,7 @@ import os
 import tempfile
 import threading
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -34,21 +35,27 @@ from bench import runs
 from bench.children import ROOT
 
 ARMS = ("learning_progress", "uniform")
-LEARNABLE = 10
+LEARNABLE = 18
 """The first levels of the run file; the others are out of reach."""
 EPISODES = 10
 """Of each level, for each checkpoint."""
+MOST = 500
+"""Steps of an episode, and so its highest return."""
 LIMIT = 1800.0
 
 Curve = list[tuple[int, float]]
 """(env steps, share of the evaluation's episodes that reached the goal)"""
 
 
-def levels() -> list[str]:
-    """The names of the levels in the run file, the learnable ones first."""
+def levels() -> dict[str, dict[str, float]]:
+    """Label and physics of the levels in the run file, the learnable ones first."""
     run_file = tomllib.loads((ROOT / "runs" / "curriculum.toml").read_text())
-    names: list[str] = run_file["curriculum"]["levels"]["settings"]["name"]
-    return names
+    return {task["label"]: task.get("body", {}).get("settings", {}) for task in run_file["curriculum"]["tasks"]}
+
+
+def learnable() -> dict[str, dict[str, float]]:
+    """Those that can be learned."""
+    return dict(islice(levels().items(), LEARNABLE))
 
 
 class Keeper(threading.Thread):
@@ -93,11 +100,11 @@ class Examination:
         assert environment is not None
         self._policy = self._run.policy("agent", seed=1).acting
         self._levels = [
-            make(EnvironmentSettings(id=environment.id, settings={**environment.settings, "name": name}), EPISODES, 99)
-            for name in islice(levels(), LEARNABLE)
+            make(EnvironmentSettings(id=environment.id, settings={**environment.settings, **physics}), EPISODES, 99)
+            for physics in learnable().values()
         ]
 
-    def success(self, checkpoint: Path) -> tuple[tuple[int, int], list[float]]:
+    def shares(self, checkpoint: Path) -> tuple[tuple[int, int], list[float]]:
         """The checkpoint's version, and for each level the share of its episodes that reached the goal."""
         from actors.playing import play
         from broker.arrays import from_bytes
@@ -107,7 +114,7 @@ class Examination:
         shares = []
         for level in self._levels:
             episodes = play(level, {"agent": self._policy}, {"agent": "agent"}, EPISODES)
-            shares.append(sum(episode.returns["agent"] > 0 for episode in episodes) / len(episodes))
+            shares.append(sum(episode.returns["agent"] for episode in episodes) / len(episodes) / MOST)
         life, number = tree["version"]
         return (life, number), shares
 
@@ -141,23 +148,26 @@ def measure(arm: str, seed: int, steps: int, every: float, more: Sequence[str] =
         curve: Curve = []
         last: list[float] = []
         try:
-            found = [examination.success(path) for path in (folder / "kept").iterdir()]
+            found = [examination.shares(path) for path in (folder / "kept").iterdir()]
         finally:
             examination.close()
         for version, shares in sorted(found):
             curve.append((at.get(version, 0), sum(shares) / len(shares)))
             last = shares
         draws = [fact.body for fact in runs.facts(run_dir, "outcome")]
-        learnable = set(levels()[:LEARNABLE])
+        spent: Counter[str] = Counter()
+        for body in draws:
+            spent[body["label"]] += round(body["score"] * MOST)
         return {
             "arm": arm,
             "seed": seed,
             "env_steps": runs.env_steps(run_dir),
             "seconds": command.seconds,
             "curve": curve,
-            "levels": dict(zip(levels()[:LEARNABLE], last, strict=True)),
+            "levels": dict(zip(learnable(), last, strict=True)),
             "outcomes": len(draws),
-            "learnable_share": sum(body["label"] in learnable for body in draws) / max(1, len(draws)),
+            "draws": Counter(body["label"] for body in draws),
+            "steps": spent,
         }
 
 
@@ -231,10 +241,9 @@ def command(arguments: Sequence[str]) -> None:
             trials.append(trial)
             steps = "never" if trial["reached"] is None else f"{trial['reached']:,}"
             last = trial["curve"][-1][1]
-            share = trial["learnable_share"]
             print(
-                f"seed {seed}  {arm}: {steps} env steps to {asked.threshold:g}, {last:.2f} at the end, {share:.0%} of"
-                f" the draws learnable, {trial['seconds']:.0f} s",
+                f"seed {seed}  {arm}: {steps} env steps to {asked.threshold:g}, {last:.2f} at the end,"
+                f" {trial['seconds']:.0f} s",
                 flush=True,
             )
             runs.finish({**found, "trials": trials}, asked.json)  # what was measured is kept if the next is cut short

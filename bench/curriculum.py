@@ -10,7 +10,7 @@ checkpoint's version. The arms take turns, seed by seed.
 Invariant: every seed that was run is told. A run that never reaches the threshold is told as `never`, and counts in
 means as the steps of the whole run: a lower bound.
 
-    python -m bench curriculum [--seeds 5] [--first 1] [--steps 300000] [--threshold 0.6] [--plot FILE] [--json FILE]
+    python -m bench curriculum [--seeds 5] [--first 11] [--steps 400000] [--threshold 0.6] [--plot FILE] [--json FILE]
 """
 
 from __future__ import annotations
@@ -198,8 +198,8 @@ def command(arguments: Sequence[str]) -> None:
     """`python -m bench curriculum`."""
     parser = argparse.ArgumentParser(prog="python -m bench curriculum", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default 5)")
-    parser.add_argument("--first", type=int, default=1, help="the first seed (default 1)")
-    parser.add_argument("--steps", type=int, default=300_000, help="env steps of each run (default 300,000)")
+    parser.add_argument("--first", type=int, default=11, help="the first seed (default 11)")
+    parser.add_argument("--steps", type=int, default=400_000, help="env steps of each run (default 400,000)")
     parser.add_argument("--threshold", type=float, default=0.6, help="share of episodes at the goal (default 0.6)")
     parser.add_argument("--every", type=float, default=3.0, help="s between checkpoints (default 3)")
     parser.add_argument("--with", dest="files", nargs="+", type=Path, default=[], metavar="FILE", help="tell these too")

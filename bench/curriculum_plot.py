@@ -58,7 +58,7 @@ def main() -> None:
     trials = figures["trials"]
     arms = list(dict.fromkeys(trial["arm"] for trial in trials))
     asked = figures["command"].split()
-    steps = int(asked[asked.index("--steps") + 1]) if "--steps" in asked else 300_000
+    steps = int(asked[asked.index("--steps") + 1]) if "--steps" in asked else 400_000
     threshold = float(asked[asked.index("--threshold") + 1]) if "--threshold" in asked else 0.6
     plot(trials, arms, steps, threshold, Path(sys.argv[2]))
 

@@ -1,16 +1,16 @@
 """The shipped run `curriculum` with scorer=learning_progress beside scorer=uniform: env steps to a threshold.
 
-Both arms are the same run file, draw from the same 18 MiniGrid levels (10 can be learned within such a run, 8 are out
-of reach, or nearly, and teach nothing), and differ in `curriculum.scorer` alone. What is measured is not what a
-curriculum happens to draw: every few seconds' checkpoint is kept, and after the run each plays the same episodes on
-every learnable level (same layouts for all checkpoints, seeds and arms; every level weighs alike). The figure is the
-share of those episodes that reach the goal; the threshold is a level of it, and the env steps are those that the ledger
-has before the update that made the checkpoint's version. The arms take turns, seed by seed.
+Both arms are the same run file, draw from the same 200 frozen lakes (40 open, of graded difficulty, and 160 closed ones
+that nobody can cross), and differ in `curriculum.scorer` alone. What is measured is not what a curriculum happens to
+draw: every few seconds' checkpoint is kept, and after the run each plays episodes on every open lake (as many for all
+checkpoints, seeds and arms; every lake weighs alike). The figure is the share of those episodes that reach the goal;
+the threshold is a level of it, and the env steps are those that the ledger has before the update that made the
+checkpoint's version. The arms take turns, seed by seed.
 
 Invariant: every seed that was run is told. A run that never reaches the threshold is told as `never`, and counts in
 means as the steps of the whole run: a lower bound.
 
-    python -m bench curriculum [--seeds 5] [--first 11] [--steps 350000] [--threshold 0.6] [--plot FILE] [--json FILE]
+    python -m bench curriculum [--seeds 5] [--first 11] [--steps 400000] [--threshold 0.6] [--plot FILE] [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,21 +21,18 @@ import math
 import os
 import tempfile
 import threading
-import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import runs
-from bench.children import ROOT
+from runs.lakes import Lake
 
 ARMS = ("learning_progress", "uniform")
-LEARNABLE = 10
-"""The first levels of the run file; the others are out of reach."""
 EPISODES = 10
 """Of each level, for each checkpoint."""
 LIMIT = 1800.0
@@ -44,11 +41,9 @@ Curve = list[tuple[int, float]]
 """(env steps, share of the evaluation's episodes that reached the goal)"""
 
 
-def levels() -> list[str]:
-    """The names of the levels in the run file, the learnable ones first."""
-    run_file = tomllib.loads((ROOT / "runs" / "curriculum.toml").read_text())
-    names: list[str] = run_file["curriculum"]["levels"]["settings"]["name"]
-    return names
+def learnable() -> list[tuple[str, dict[str, Any]]]:
+    """Label and constructor's arguments of each open lake."""
+    return [(label, body["settings"]) for label, body in Lake.levels() if not body["settings"]["closed"]]
 
 
 class Keeper(threading.Thread):
@@ -93,11 +88,11 @@ class Examination:
         assert environment is not None
         self._policy = self._run.policy("agent", seed=1).acting
         self._levels = [
-            make(EnvironmentSettings(id=environment.id, settings={**environment.settings, "name": name}), EPISODES, 99)
-            for name in islice(levels(), LEARNABLE)
+            make(EnvironmentSettings(id=environment.id, settings={**environment.settings, **settings}), EPISODES, 99)
+            for _, settings in learnable()
         ]
 
-    def success(self, checkpoint: Path) -> tuple[tuple[int, int], list[float]]:
+    def shares(self, checkpoint: Path) -> tuple[tuple[int, int], list[float]]:
         """The checkpoint's version, and for each level the share of its episodes that reached the goal."""
         from actors.playing import play
         from broker.arrays import from_bytes
@@ -141,23 +136,22 @@ def measure(arm: str, seed: int, steps: int, every: float, more: Sequence[str] =
         curve: Curve = []
         last: list[float] = []
         try:
-            found = [examination.success(path) for path in (folder / "kept").iterdir()]
+            found = [examination.shares(path) for path in (folder / "kept").iterdir()]
         finally:
             examination.close()
         for version, shares in sorted(found):
             curve.append((at.get(version, 0), sum(shares) / len(shares)))
             last = shares
         draws = [fact.body for fact in runs.facts(run_dir, "outcome")]
-        learnable = set(levels()[:LEARNABLE])
         return {
             "arm": arm,
             "seed": seed,
             "env_steps": runs.env_steps(run_dir),
             "seconds": command.seconds,
             "curve": curve,
-            "levels": dict(zip(levels()[:LEARNABLE], last, strict=True)),
+            "levels": last,
             "outcomes": len(draws),
-            "learnable_share": sum(body["label"] in learnable for body in draws) / max(1, len(draws)),
+            "draws": Counter(body["label"] for body in draws),
         }
 
 
@@ -205,9 +199,9 @@ def command(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench curriculum", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default 5)")
     parser.add_argument("--first", type=int, default=11, help="the first seed (default 11)")
-    parser.add_argument("--steps", type=int, default=350_000, help="env steps of each run (default 350,000)")
+    parser.add_argument("--steps", type=int, default=400_000, help="env steps of each run (default 400,000)")
     parser.add_argument("--threshold", type=float, default=0.6, help="share of episodes at the goal (default 0.6)")
-    parser.add_argument("--every", type=float, default=5.0, help="s between checkpoints (default 5)")
+    parser.add_argument("--every", type=float, default=3.0, help="s between checkpoints (default 3)")
     parser.add_argument("--with", dest="files", nargs="+", type=Path, default=[], metavar="FILE", help="tell these too")
     parser.add_argument("--arms", default=",".join(ARMS), help="scorers, with commas between (default: both)")
     parser.add_argument(
@@ -231,10 +225,9 @@ def command(arguments: Sequence[str]) -> None:
             trials.append(trial)
             steps = "never" if trial["reached"] is None else f"{trial['reached']:,}"
             last = trial["curve"][-1][1]
-            share = trial["learnable_share"]
             print(
-                f"seed {seed}  {arm}: {steps} env steps to {asked.threshold:g}, {last:.2f} at the end, {share:.0%} of"
-                f" the draws learnable, {trial['seconds']:.0f} s",
+                f"seed {seed}  {arm}: {steps} env steps to {asked.threshold:g}, {last:.2f} at the end,"
+                f" {trial['seconds']:.0f} s",
                 flush=True,
             )
             runs.finish({**found, "trials": trials}, asked.json)  # what was measured is kept if the next is cut short

@@ -43,7 +43,7 @@ def plot(trials: list[dict[str, Any]], arms: Sequence[str], steps: int, threshol
         axes.fill_between(grid, stacked.min(axis=0), stacked.max(axis=0), color=colour, alpha=0.12, linewidth=0)
         axes.plot(grid, stacked.mean(axis=0), color=colour, linewidth=2.2, label=f"{arm}, {len(curves)} seeds")
     axes.axhline(threshold, color="0.4", linewidth=0.8, linestyle="--")
-    axes.set(xlim=(0, steps), ylim=(0, 1), xlabel="env steps", ylabel="episodes at the goal, 10 learnable levels")
+    axes.set(xlim=(0, steps), ylim=(0, 1), xlabel="env steps", ylabel="episodes at the goal, 40 open lakes")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -58,7 +58,7 @@ def main() -> None:
     trials = figures["trials"]
     arms = list(dict.fromkeys(trial["arm"] for trial in trials))
     asked = figures["command"].split()
-    steps = int(asked[asked.index("--steps") + 1]) if "--steps" in asked else 350_000
+    steps = int(asked[asked.index("--steps") + 1]) if "--steps" in asked else 400_000
     threshold = float(asked[asked.index("--threshold") + 1]) if "--threshold" in asked else 0.6
     plot(trials, arms, steps, threshold, Path(sys.argv[2]))
 

@@ -177,12 +177,17 @@ def test_a_source_that_is_not_there_is_one_message(tmp_path: Path, setting: str,
         assert told in checked.stderr
 
 
-def test_the_shipped_run_draws_every_level(tmp_path: Path) -> None:
-    more = ("--set", "stop.env_steps=6000", "--set", "stop.seconds=", "--set", "environment.settings.most_steps=20")
-    with Running(tmp_path, "curriculum", "--seed", "3", *more) as run:
+@pytest.mark.parametrize(
+    ("shipped", "steps", "tasks", "labels"), [("curriculum", 30_000, 200, 6), ("minigrid", 6_000, 18, 18)]
+)
+def test_the_shipped_runs_draw_every_level(tmp_path: Path, shipped: str, steps: int, tasks: int, labels: int) -> None:
+    more = ("--set", f"stop.env_steps={steps}", "--set", "stop.seconds=")
+    with Running(tmp_path, shipped, "--seed", "3", *more, "--set", "environment.settings.most_steps=20") as run:
         assert run.wait(90) == 0, run.told()
     found = pool(run)
-    assert found["tasks"] == len(found["labels"]) == 18
+    assert found["tasks"] == tasks
+    assert len({fact.body["task"] for fact in run.facts("outcome")}) == tasks
+    assert len(found["labels"]) == labels
     assert all(tally["outcomes"] for tally in found["labels"].values())
     assert not run.facts("rollout_error")
     every_outcome_is_accounted_for(run)

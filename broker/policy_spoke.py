@@ -138,9 +138,9 @@ class PolicySpoke(Spoke):
             self.dropped += 1
             return False
         noted = 0 if note is None else packed_size(note)
-        leaves: list[Leaf]
+        leaves: list[Leaf] = []
         if isinstance(arrays, Draft):
-            layout, leaves = arrays.layout, [*arrays.arrays.values()]
+            layout = arrays.layout
         else:
             layout, leaves = described(arrays)
         fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
@@ -152,7 +152,11 @@ class PolicySpoke(Spoke):
         batch = self._take_batch(layout, noted, drafted=drafted)
         if batch.payload is not None:
             begin = len(batch.items) * layout.size
-            fill(layout, leaves, batch.payload[begin : begin + layout.size])
+            place = batch.payload[begin : begin + layout.size]
+            if isinstance(arrays, Draft):
+                place[:] = arrays.payload
+            else:
+                fill(layout, leaves, place)
         elif isinstance(arrays, Draft):
             batch.drafts.append(arrays.payload)
         batch.noted += noted

@@ -1,12 +1,10 @@
 """The loop of an actor that rolls out leased tasks, many at once where the rollout is a coroutine.
 
 Invariants: a task is asked for only when there is room to begin it (what is being recorded or delivered takes no room,
-up to a limit: the next call need not wait for a disk); a request that is not answered is repeated with its
-own number, so that an answer lost on the way leases nothing twice; a rollout begins with parameters at least as new as
-those with which its task was minted; the outcome that closes a task is said only after its fragments left the learner's
-queue (so a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An
-outcome with a result is on disk before the result is delivered, and what is recorded already is delivered without a
-rollout.
+up to a limit: the next call need not wait for a disk); a rollout begins with parameters at least as new as those with
+which its task was minted; the outcome that closes a task is said only after its fragments left the learner's queue (so
+a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An outcome with a
+result is on disk before the result is delivered, and what is recorded already is delivered without a rollout.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from actors.asking import Asking
 from actors.curriculum.patience import Patience
 from actors.curriculum.workshop import Workshop
 from actors.rollout import LeasedTask, Outcome, Parameters, Rollout
@@ -31,9 +30,6 @@ from broker.errors import RequestError
 from broker.policy_spoke import PolicySpoke, Versioned, packed_size
 from broker.station import Station
 
-REPEAT_AFTER = 1.0
-MAX_ASKED = 1024
-"""Most tasks of one request."""
 MORE_DELIVERED = 64
 """So many more than `concurrency` may be on the way to the ledger or the learner without taking room."""
 IDLE = 0.1
@@ -59,14 +55,14 @@ class TaskLoop:
     """Of these, how many have rolled out and are on the way to the ledger or the learner."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     """Something came from the tracker, or there is room."""
-    _request: tuple[int, int, bool, float] | None = None
-    """The open request: number, count, whether it offers generation, when it was last said."""
-    _idle_until: float = 0.0
     _worked: float = 0.0
     """When a rollout ended last."""
     done: int = 0
     _wrong: RequestError | None = None
     """What makes every further rollout senseless: it ends this role."""
+
+    def __post_init__(self) -> None:
+        self._asking = Asking(self.station.tracker)
 
     async def run(self) -> None:
         """Work until the station says stop."""
@@ -106,6 +102,8 @@ class TaskLoop:
                 self._begin(assignment)
             if patience is not None:
                 patience.something() if self._running else patience.nothing()
+            if not self._running:
+                station.waits.setdefault("tracker", ("tasks", time.monotonic()))
             station.doing = f"{len(self._running)} rollouts" if self._running else "waiting for tasks"
             station.rates.update({"rollouts": len(self._running), "done": self.done})
             station.report()
@@ -116,26 +114,18 @@ class TaskLoop:
     def _ask(self) -> None:
         room = self.concurrency - len(self._running) + min(self._delivering, self.concurrency + MORE_DELIVERED)
         now = time.monotonic()
-        if self._request is not None:
-            number, count, offers, said = self._request
-            if now - said > REPEAT_AFTER:
-                self.station.tracker.repeat_request(number, count, generate=offers)
-                self._request = (number, count, offers, now)
-        elif room > 0 and now >= self._idle_until:
-            room = min(room, MAX_ASKED)
-            offers = self.workshop is not None and self.workshop.idle
-            self._request = (self.station.tracker.request_tasks(room, generate=offers), room, offers, now)
+        offers = self.workshop is not None and self.workshop.idle
+        if self._asking.open:
+            self._asking.repeat(room, now, offers=offers)
+        elif room > 0 and now >= self._asking.idle_until:
+            self._asking.ask(room, now, offers=offers)
 
     def _begin(self, assignment: m.Assignment) -> None:
-        if self._request is None or assignment.request != self._request[0]:
-            return  # the answer to a request that was repeated and answered already
-        self._request = None
+        if not self._asking.answered(assignment):
+            return
         if not assignment.tasks:
             now = time.monotonic()
-            self._idle_until = now + (SOON if self._running or now - self._worked < RECENT else IDLE)
-            if not self._running:
-                since = self.station.waits.get("tracker", ("", time.monotonic()))[1]
-                self.station.waits["tracker"] = ("tasks", since)
+            self._asking.idle_until = now + (SOON if self._running or now - self._worked < RECENT else IDLE)
             return
         self.station.waits.pop("tracker", None)
         for leased in assignment.tasks:

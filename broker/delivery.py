@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -18,6 +18,8 @@ from pydantic_core import to_json
 MAX_FACTS = 10_000
 MAX_BYTES = 8 * 1024 * 1024
 MAX_BODY = 262_144
+MINT_CHARACTERS = 128 * 1024
+"""Most of the tasks of one `mint` fact together (a single task may have more, up to `MAX_BODY`)."""
 BATCH_FACTS = 256
 BATCH_BYTES = 512 * 1024
 STANDSTILL = 1.0
@@ -52,6 +54,21 @@ def body_text(body: Mapping[str, Any]) -> str:
         nonfinite: list[str] = []
         clean = _finite(body, "", nonfinite)
         return json.dumps({**clean, "nonfinite": nonfinite}, separators=(",", ":"), ensure_ascii=False)
+
+
+def mint_parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Tasks in runs that fit into one `mint` fact each."""
+    part: list[dict[str, Any]] = []
+    size = 0
+    for task in tasks:
+        length = len(body_text(task))
+        if part and size + length > MINT_CHARACTERS:
+            yield part
+            part, size = [], 0
+        part.append(task)
+        size += length
+    if part:
+        yield part
 
 
 def fact_of(kind: str, body: Mapping[str, Any], time_ns: int) -> Fact:

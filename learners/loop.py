@@ -11,11 +11,11 @@ import asyncio
 import inspect
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.delivery import body_text
+from broker.delivery import mint_parts
 from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.names import task_id, task_name
@@ -27,8 +27,6 @@ COUNTS_EVERY = 1.0
 CANCEL_SECONDS = 1.0
 REMEMBERED = 256
 """Versions whose crc is remembered."""
-MINT_CHARACTERS = 128 * 1024
-"""Most of one `mint` fact (a fact's body has at most twice that)."""
 
 
 @dataclass
@@ -199,7 +197,7 @@ class LearnerLoop:
         if tasks:
             # An algorithm that went back to its checkpoint mints some names again: they are other tasks now.
             minted = [{"task": task_id(task.task, self.life), "body": task.body} for task in tasks]
-            for part in _parts(minted):
+            for part in mint_parts(minted):
                 self.station.fact("mint", {"policy": self.policy, "version": self.version, "tasks": part})
 
     def tell_facts(self) -> None:
@@ -257,21 +255,6 @@ class LearnerLoop:
         if time.monotonic() - self._recorded_at >= COUNTS_EVERY:
             self.tell_counts()
         self.station.report()
-
-
-def _parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Tasks in runs that fit into one fact each."""
-    part: list[dict[str, Any]] = []
-    size = 0
-    for task in tasks:
-        length = len(body_text(task))
-        if part and size + length > MINT_CHARACTERS:
-            yield part
-            part, size = [], 0
-        part.append(task)
-        size += length
-    if part:
-        yield part
 
 
 def _lists(note: Any) -> Any:

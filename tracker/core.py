@@ -37,6 +37,8 @@ BATCH = 8_192
 10,000 facts or 8 MiB that are not durable, and then waits (`broker.delivery.Outbox`)."""
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
+PARKED = 0.5
+"""Seconds for which a request waits for work before it is told that there is none. Actors repeat theirs after 1 s."""
 
 
 class Core:
@@ -70,6 +72,10 @@ class Core:
         self._events: list[CoreEvent] = []
         self._recorded: list[tuple[str, dict[str, Any]]] = []
         self._empty: dict[tuple[str, str], dict[int, None]] = {}
+        self._parked: dict[tuple[str, str, int], tuple[Request, float]] = {}
+        """Requests that wait for work, and since when (monotonic seconds)."""
+        self._decided_at = 0
+        """The position of the folds when it was last decided."""
         self._lost: list[tuple[str, str, str]] = []
         self._snapshot: tuple[int, float | None] = (folds.restored, None)
 
@@ -94,8 +100,8 @@ class Core:
 
     @property
     def behind(self) -> bool:
-        """Whether facts that were accepted wait for a commit to come."""
-        return bool(self._rows)
+        """Whether there is something to decide or commit at once."""
+        return bool(self._rows) or (bool(self._parked) and self._decided_at != self.folds.position)
 
     def handle(self, event: CoreEvent) -> None:
         """Something happened; what follows from it is decided in the next `gather`."""
@@ -194,7 +200,8 @@ class Core:
 
     def _decide(self, now: Now, batch: Batch) -> list[tuple[str, dict[str, Any]]]:
         facts: list[tuple[str, dict[str, Any]]] = []
-        requests: dict[tuple[str, str, int], Request] = {}
+        self._decided_at = self.folds.position
+        requests = {key: request for key, (request, _) in self._parked.items()}
         lives: dict[str, Restoring] = {}
         for event in self._events:
             if isinstance(event, Joined):
@@ -226,15 +233,26 @@ class Core:
         )
         beginning = decisions.begin(self.pool, settings.curriculum, settings.launch, settings.seed)
         facts = beginning + facts + decision.facts + chosen.facts
-        for request, names in decision.assigned:
-            if not names and not chosen.given.get(request):
-                empty = self._empty.setdefault(request[:2], {})
-                empty[request.request] = None
-                if len(empty) > 64:
-                    del empty[next(iter(empty))]
+        self._park(
+            [request for request, names in decision.assigned if not names and not chosen.given.get(request)], now, batch
+        )
         if closing is not None:
             facts.append(("epoch", closing))
         return facts + self.phases.decide(now, decisions.dry(self.pool))
+
+    def _park(self, requests: Sequence[Request], now: Now, batch: Batch) -> None:
+        """There is no work for these: they wait for some, and after a while are told so."""
+        parked, self._parked = self._parked, {}
+        for request in requests:
+            since = parked.get(request[:3], (request, now.steady))[1]
+            if now.steady - since < PARKED:
+                self._parked[request[:3]] = (request, since)
+                batch.answers.remove(request)
+                continue
+            empty = self._empty.setdefault(request[:2], {})
+            empty[request.request] = None
+            if len(empty) > 64:
+                del empty[next(iter(empty))]
 
     def _closing(self) -> dict[str, Any] | None:
         """The body of the fact that closes the epoch, when one is over."""

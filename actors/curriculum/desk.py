@@ -1,8 +1,7 @@
 """The drawn tasks of an actor that steps environments: asked for ahead, taken one an episode, and what came of each.
 
-Invariant: a request that is not answered is repeated under its own number, so that an answer lost on the way draws
-nothing twice; of each task that was taken one fact is said, `outcome` or `rollout_error`. The stock is small: a draw
-ends with its lease, and what was drawn long ago is no longer what teaches.
+Invariant: of each task that was taken one fact is said, `outcome` or `rollout_error`. The stock is small: a draw ends
+with its lease, and what was drawn long ago is no longer what teaches.
 """
 
 from __future__ import annotations
@@ -13,15 +12,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from actors.asking import Asking
 from actors.curriculum.patience import Patience
 from actors.curriculum.workshop import Workshop
 from broker import messages as m
 from broker.station import Station
 
-REPEAT_AFTER = 1.0
 IDLE = 0.1
-MOST = 1024
-"""Most tasks of one request."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,7 @@ class Desk:
     def __init__(self, station: Station, workshop: Workshop, ahead: int) -> None:
         self._station, self._workshop, self._ahead = station, workshop, max(1, ahead)
         self._stock: deque[DrawnTask] = deque()
-        self._request: tuple[int, int, bool, float] | None = None
-        """The open request: number, count, whether it offers generation, when it was last said."""
-        self._idle_until = 0.0
+        self._asking = Asking(station.tracker)
         self._patience = Patience(station, workshop)
         self.played = 0
 
@@ -61,19 +56,14 @@ class Desk:
         now = time.monotonic()
         while self._stock and self._stock[0].until <= now:
             self._stock.popleft()  # its draw has returned; what is drawn now is worth more
-        if self._request is not None:
+        if self._asking.open:
             for answer in self._station.tracker.take_assignments():
                 self._take_in(answer, now)
-        if self._request is not None:
-            number, count, offers, said = self._request
-            if now - said > REPEAT_AFTER:
-                self._station.tracker.repeat_request(number, count, generate=offers)
-                self._request = (number, count, offers, now)
-            return
-        room = min(MOST, self._ahead + wanted - len(self._stock))
-        if now >= self._idle_until and room > 0 and 2 * room >= self._ahead:
-            offers = self._workshop.idle
-            self._request = (self._station.tracker.request_tasks(room, generate=offers), room, offers, now)
+        room = self._ahead + wanted - len(self._stock)
+        if self._asking.open:
+            self._asking.repeat(room, now, offers=self._workshop.idle)
+        elif now >= self._asking.idle_until and room > 0 and 2 * room >= self._ahead:
+            self._asking.ask(room, now, offers=self._workshop.idle)
 
     def take(self) -> DrawnTask | None:
         """The next task, if there is one."""
@@ -101,11 +91,10 @@ class Desk:
         self._station.fact("rollout_error", {**body, "label": drawn.label})
 
     def _take_in(self, answer: m.Assignment, now: float) -> None:
-        if self._request is None or answer.request != self._request[0]:
-            return  # the answer to a request that was repeated and answered already
-        self._request = None
+        if not self._asking.answered(answer):
+            return
         if not answer.tasks:
-            self._idle_until = now + IDLE
+            self._asking.idle_until = now + IDLE
             return
         until = now + answer.seconds
         for leased in answer.tasks:

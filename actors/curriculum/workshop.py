@@ -11,19 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from broker import messages as m
+from broker.delivery import mint_parts
 from broker.errors import RequestError
 from broker.station import Station
 
 SHARE = 0.9
 """Of `curriculum.generate_seconds`: the tracker's deadline began earlier, and facts take a moment."""
-MINT = 200_000
-"""Most characters of the tasks of one `mint` fact (it may have 262,144), a single larger one aside."""
 MOST = 64 * 1024 * 1024
 """Most bytes of an answer that are read."""
 GRACE = 2.0
@@ -109,7 +107,7 @@ class Workshop:
                 f"{len(unfit)} of {len(unfit) + len(tasks)} items are no tasks: {'; '.join(unfit[:REASONS])}"
             )
         exhausted = end["end"] == "complete"
-        parts = list(_parts(tasks))
+        parts = list(mint_parts(tasks))
         for place, part in enumerate(parts, 1):
             last = place == len(parts) and not reasons and not exhausted
             self._station.fact("mint", {"tasks": part, "generation": work.task, "last": last})
@@ -178,18 +176,3 @@ def _read(answer: bytes) -> tuple[list[dict[str, Any]], list[str], dict[str, Any
         else:
             tasks.append(line)
     return tasks, unfit, {"end": "silent"}
-
-
-def _parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The tasks in parts that fit into a fact each."""
-    part: list[dict[str, Any]] = []
-    size = 0
-    for task in tasks:
-        length = len(json.dumps(task, ensure_ascii=False))
-        if part and size + length > MINT:
-            yield part
-            part, size = [], 0
-        part.append(task)
-        size += length
-    if part:
-        yield part

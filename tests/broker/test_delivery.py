@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import delivery
-from broker.delivery import MAX_BODY, Fact, Inbox, Outbox, body_text, fact_of
+from broker.delivery import MAX_BODY, MINT_CHARACTERS, Fact, Inbox, Outbox, body_text, fact_of, mint_parts
 from tests.broker.draws import quick
 
 
@@ -268,3 +268,12 @@ def test_half_a_surrogate_pair_does_not_stop_the_facts_behind_it() -> None:
 def test_a_wrong_fact_is_refused_before_it_is_numbered(kind: str, body: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         fact_of(kind, body, 1)
+
+
+@given(st.lists(st.integers(0, 60_000), max_size=12))
+def test_minted_tasks_fit_into_facts_whole_and_in_order(sizes: list[int]) -> None:
+    tasks = [{"task": f"t{index}", "body": {"text": "x" * size}} for index, size in enumerate(sizes)]
+    parts = list(mint_parts(tasks))
+    assert [task for part in parts for task in part] == tasks
+    assert all(len(body_text({"policy": "p" * 64, "tasks": part})) <= MAX_BODY for part in parts)
+    assert len(parts) <= 1 + sum(len(body_text(task)) for task in tasks) * 2 // MINT_CHARACTERS

@@ -11,10 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from broker.delivery import MAX_BODY, body_text
 from broker.hub import Hub
 from broker.names import new_incarnation, new_token
 from broker.policy_spoke import PolicySpoke
@@ -22,7 +19,7 @@ from broker.reactor import Reactor, until
 from broker.station import Spec, Station
 from broker.wire import Identity
 from learners.algorithm import Fragment, Task
-from learners.loop import MINT_CHARACTERS, LearnerLoop, _parts
+from learners.loop import LearnerLoop
 from learners.role import updates_lost
 
 DEADLINE = 10.0
@@ -218,15 +215,6 @@ def test_an_algorithm_says_facts_mints_with_its_version_and_finishes_once(bench:
         ([2, 0], "ask-0@life-2"), ([2, 1], "ask-1@life-2"),
     ]  # fmt: skip
     assert [body for kind, body in of_ours if kind == "finished"] == [{"policy": "a", "reason": "one round was made"}]
-
-
-@given(st.lists(st.integers(0, 60_000), max_size=12))
-def test_minted_tasks_fit_into_facts_whole_and_in_order(sizes: list[int]) -> None:
-    tasks = [{"task": f"t{index}", "body": {"text": "x" * size}} for index, size in enumerate(sizes)]
-    parts = list(_parts(tasks))
-    assert [task for part in parts for task in part] == tasks
-    assert all(len(body_text({"policy": "p" * 64, "tasks": part})) <= MAX_BODY for part in parts)
-    assert len(parts) <= 1 + sum(len(body_text(task)) for task in tasks) * 2 // MINT_CHARACTERS
 
 
 @pytest.mark.parametrize(

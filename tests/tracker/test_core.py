@@ -8,7 +8,7 @@ import pytest
 
 from broker.liveness import Event
 from tests.tracker import bodies as b
-from tracker.core import Committed, Core, Joined, Life, Now, Restoring, Settings, standard_folds
+from tracker.core import PARKED, Committed, Core, Joined, Life, Now, Restoring, Settings, standard_folds
 from tracker.ledger import Ledger, LedgerFull
 from tracker.tasks import Request
 
@@ -211,7 +211,8 @@ def test_assignments_rest_on_the_ledger_and_the_superseded_get_none(tmp_path: Pa
     shell.start()
     ask = Request("actor-0", b.ONE, 1, 5)
     shell.core.handle(ask)
-    assert shell.tick().answers[0].tasks == ()  # no work: said so, and the same request stays empty
+    assert shell.tick().answers == []  # no work: it waits for some
+    assert shell.tick(PARKED).answers[0].tasks == ()  # and is told so; the same request stays empty
     shell.send("learner-p", ("mint", {"policy": "p", "tasks": [{"task": "a", "body": {}}, {"task": "b", "body": {}}]}))
     shell.tick()
     shell.core.handle(ask)
@@ -235,6 +236,31 @@ def test_assignments_rest_on_the_ledger_and_the_superseded_get_none(tmp_path: Pa
     assert [(answer.incarnation, len(answer.tasks)) for answer in answers] == [(b.TWO, 2)]
     shell.tick(31.0)
     assert shell.core.tasks.waiting == 2
+
+
+def test_a_request_waits_for_work_and_has_it_as_soon_as_it_is_on_disk(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.start()
+    shell.core.handle(Request("actor-0", b.ONE, 1, 1))
+    assert shell.tick().answers == []
+    assert not shell.core.behind, "nothing is to be done for it"
+    shell.core.handle(Request("actor-0", b.ONE, 1, 2))  # said again, and there is room for more now
+    names = "abc"
+    shell.send("learner-p", ("mint", {"policy": "p", "tasks": [{"task": name, "body": {}} for name in names]}))
+    assert shell.tick(PARKED / 2).answers == []
+    assert shell.core.behind, "the tasks are on disk: it can be answered at once"
+    (answer,) = shell.tick().answers
+    assert [task.task for task in answer.tasks] == ["a", "b"]
+    shell.core.handle(Request("actor-0", b.ONE, 1, 3))  # on its way when the answer was
+    assert [[task.task for task in again.tasks] for again in shell.tick().answers] == [["a", "b"]]
+
+    shell.send("actor-0", ("outcome", {"task": "a", "score": 1.0}), ("outcome", {"task": "b", "score": 1.0}))
+    shell.core.handle(Request("actor-0", b.ONE, 2, 2, "q"))  # of another policy: nothing for it
+    shell.ticks(2)
+    shell.core.handle(Event("actor-0", b.ONE, "superseded"))
+    shell.core.handle(Joined("actor-0", "actor", b.TWO))
+    shell.core.handle(Event("actor-0", b.TWO, "alive"))
+    assert [out for _ in range(3) for out in shell.tick(PARKED).answers] == [], "nobody is there to be answered"
 
 
 def test_a_learner_gets_a_life_once_per_incarnation(tmp_path: Path) -> None:

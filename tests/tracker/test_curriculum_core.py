@@ -17,7 +17,7 @@ from launcher.runfile import RunFile, resume_differences
 from tests.tracker import bodies as b
 from tests.tracker.pools import settings
 from tests.tracker.test_core import Shell
-from tracker.core import Joined, standard_folds
+from tracker.core import PARKED, Joined, standard_folds
 from tracker.curriculum.cut import unpacked
 from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
@@ -43,7 +43,7 @@ class Run(Shell):
 
     def ask(self, number: int, count: int, actor: str = "actor-0", *, generate: bool = False) -> Answer:
         self.core.handle(Request(actor, b.ONE, number, count, None, generate))
-        (answer,) = self.tick().answers
+        (answer,) = self.tick().answers or self.tick(PARKED).answers
         return answer
 
     def finish(self, answer: Answer, score: float, actor: str = "actor-0") -> None:

@@ -4,7 +4,8 @@ Invariants: minted = waiting + leased + done + failed + evicted; a task is lease
 its first outcome counts, whoever sends it, and every later one is stored and changes nothing; an id is used once.
 An outcome without a result ends its task. One with a result is *recorded* under the policy and the task's name: the
 task ends when somebody says that the result was delivered, is leased for that alone until then, and so is every later
-task of that name. Of a result the fold keeps where it is; the ledger has it.
+task of that name. Of a result the fold keeps where it is; the ledger has it. What an actor still rolls out for a life
+of its policy that is over is waited for (`tracker.outlived`).
 `decide` changes nothing: it gives the facts to commit, and only applying those facts moves a task.
 """
 
@@ -19,6 +20,7 @@ from broker.names import task_name
 from tracker.ended import Ended
 from tracker.facts import Fact
 from tracker.leases import ATTEMPTS, Answer, Decision, Lease, QueuedTask, Request, Task
+from tracker.outlived import Outlived
 from tracker.parts import pieces, whole
 
 REMEMBERED = 64
@@ -32,7 +34,7 @@ RECORDED_BYTES = 4 * MAX_BODY
 class Tasks:
     """The fold, and the decisions that are taken on its state."""
 
-    version = 4
+    version = 5
     kinds = frozenset(
         [
             "curriculum",
@@ -61,6 +63,8 @@ class Tasks:
         """By (source, incarnation), the tasks that it holds."""
         self.recorded: dict[str, dict[str, int]] = {}
         """By policy and task's name, the position of the first outcome with a result."""
+        self.outlived = Outlived()
+        """Leases of tasks that were evicted as their policy's life ended, and that may still have an outcome."""
         self.pooled = False
         """The run has a curriculum: what is minted with a label is its business."""
         self.owed: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -152,6 +156,7 @@ class Tasks:
             return  # of a task of the pool
         name = fact.body["task"]
         task = self.tasks.get(name)
+        self.outlived.end(name)
         first = False
         if fact.body.get("result") is not None:
             policy = fact.body.get("policy") or "" if task is None else task.policy
@@ -178,6 +183,7 @@ class Tasks:
             return
         name = fact.body["task"]
         task = self.tasks.get(name)
+        self.outlived.end(name)
         if task is None or task.lease is None or task.lease[:2] != (fact.source, fact.incarnation):
             return  # it is somebody else's by now: that rollout decides
         if fact.body["permanent"]:
@@ -190,10 +196,14 @@ class Tasks:
             )
 
     def _evict(self, fact: Fact) -> None:
-        self.owed.pop(f"evict:{fact.body['task']}", None)
-        if fact.body["task"] in self.tasks:
+        name = fact.body["task"]
+        self.owed.pop(f"evict:{name}", None)
+        task = self.tasks.get(name)
+        if task is not None:
+            if "life" in fact.body and task.lease is not None and not self.recorded_at(name):
+                self.outlived.add(name, task.policy, task.lease)
             self.evicted += 1
-            self._end(fact.body["task"], fact.position)
+            self._end(name, fact.position)
 
     def _life(self, fact: Fact) -> None:
         # What an earlier life minted is nothing to the next one, which mints again what it still wants.
@@ -208,8 +218,10 @@ class Tasks:
 
     def _liveness(self, fact: Fact) -> None:
         # Its leases were returned by facts of their own; should it come back, its requests are new ones.
-        if fact.body["state"] in ("lost", "left"):
-            self._answered.pop((fact.body["role"], fact.body["incarnation"]), None)
+        role, incarnation, state = fact.body["role"], fact.body["incarnation"], fact.body["state"]
+        if state in ("lost", "left"):
+            self._answered.pop((role, incarnation), None)
+        self.outlived.liveness(role, incarnation, state)
 
     def _owe(self, key: str, body: dict[str, Any]) -> None:
         self.owed[key] = (key.partition(":")[0], body)
@@ -273,8 +285,9 @@ class Tasks:
                 decision.facts.append(("evict", {"task": name, "reason": why}))
         deadline = now + int(lease_seconds * 1e9)
         taken = {*ending, *evicted}
+        held = self.outlived.names(now)
         for request in requests:
-            names = self._choose(request, taken)
+            names = self._choose(request, taken, held)
             for name in names:
                 body = {"task": name, "to": request.source, "incarnation": request.incarnation}
                 decision.facts.append(("assign", {**body, "request": request.request, "deadline": deadline}))
@@ -294,8 +307,11 @@ class Tasks:
         task = self.tasks.get(entry[1])
         return task is not None and task.lease is not None and task.lease.deadline == entry[0]
 
-    def _choose(self, request: Request, taken: set[str]) -> list[str]:
-        """The first waiting tasks, up to `most` and `ANSWER_BYTES`: they are added to `taken`, the state stays."""
+    def _choose(self, request: Request, taken: set[str], held: set[tuple[str, str]]) -> list[str]:
+        """The first waiting tasks, up to `most` and `ANSWER_BYTES`: they are added to `taken`, the state stays.
+
+        A task whose (policy, name) is `held` is rolled out already, and goes on waiting for what comes of it.
+        """
         policies = [request.policy] if request.policy is not None else list(self._waiting)
         heaps = [heap for heap in map(self._waiting.get, policies) if heap]
         chosen: list[str] = []
@@ -310,9 +326,10 @@ class Tasks:
             if task is None or task.lease is not None:
                 continue
             seen.append((task.policy, entry))
-            if entry[1] in taken:
+            recorded = self.recorded_at(entry[1])
+            if entry[1] in taken or (held and not recorded and (task.policy, task_name(entry[1])[0]) in held):
                 continue
-            size += RECORDED_BYTES if self.recorded_at(entry[1]) else len(task.body.encode())
+            size += RECORDED_BYTES if recorded else len(task.body.encode())
             if size > ANSWER_BYTES:  # never the first one: a body is at most 1 MiB
                 break
             taken.add(entry[1])
@@ -356,6 +373,7 @@ class Tasks:
             "tasks": [],
             "recorded": [],
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
+            "outlived": self.outlived.snapshot(),
             "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
         }
         yield from pieces("tasks", tasks)
@@ -366,6 +384,7 @@ class Tasks:
         for name, value in zip(self._counts, plain["counts"], strict=True):
             setattr(self, name, value)
         self.pooled = plain["pooled"]
+        self.outlived.restore(plain["outlived"])
         self.recorded = {}
         for policy, name, position in plain["recorded"]:
             self.recorded.setdefault(policy, {})[name] = position

@@ -41,13 +41,12 @@ def outcomes(run: Running) -> list[Fact]:
 
 
 def results(run: Running) -> dict[str, dict[str, Any]]:
-    """Name -> what was recorded under it. What came later is told as late, and changes nothing."""
+    """Name -> what was recorded under it: once, in whichever life."""
     found: dict[str, dict[str, Any]] = {}
-    late = {fact.body["of"] for fact in run.facts("late_outcome")}
     for fact in outcomes(run):
         name = task_name(fact.body["task"])[0]
-        assert (name in found) == (fact.position in late), name
-        found.setdefault(name, fact.body["result"])
+        assert name not in found, name
+        found[name] = fact.body["result"]
     return found
 
 
@@ -132,22 +131,16 @@ class Killed:
 
     @property
     def under_way(self) -> int:
-        """Leases that were cut short by a kill, of what was not recorded then.
+        """Leases that a runner held when it was killed, of what was not recorded then.
 
-        Those that a runner held when it was killed; and those of the life of a learner that was: it asks again for what
-        it does not know to be recorded.
+        A learner's fall cuts nothing short: what it asks for again waits for the runner that is at it.
         """
-        recorded: dict[str, int] = {}
-        for fact in outcomes(self.run):
-            recorded.setdefault(task_name(fact.body["task"])[0], fact.position)
+        recorded = {task_name(fact.body["task"])[0]: fact.position for fact in outcomes(self.run)}
         own = {(f.incarnation, f.body["task"]) for f in outcomes(self.run)}
-        evicted = {f.body["task"]: f.position for f in self.run.facts("evict")}
         cut = set()
         for lease in self.leases():
-            known = recorded[task_name(lease.task)[0]]
             held = lease.incarnation in self.fallen and (lease.incarnation, lease.task) not in own
-            unwanted = lease.task in evicted and evicted[lease.task] < known
-            if lease.position < known and (held or unwanted):
+            if held and lease.position < recorded[task_name(lease.task)[0]]:
                 cut.add((lease.incarnation, lease.task))
         return len(cut)
 

@@ -13,12 +13,11 @@ from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from tracker.ended import Ended
-from tracker.facts import Fact, Row, parser
+from tracker.facts import Fact, Row
 from tracker.ledger import LedgerReader
 from tracker.parts import Draft
+from tracker.stored import stored
 
-CHUNK = 2_000
-"""Facts that are read at one go: few enough that they are still in the processor's cache when they are folded."""
 MOST_FRESH = 20_000
 """Ids of ended tasks that a rebuild holds in memory, when it can store them."""
 Settle = Callable[[list[tuple[str, str, int]]], bool]
@@ -148,27 +147,16 @@ class Folds:
         return table
 
     def _read(self, ledger: LedgerReader, after: int, through: int, takers: Table) -> None:
-        """Take stored facts: the loop that a rebuild of millions consists of, hence in one piece."""
-        table = {kind: (parser(kind), those) for kind, those in takers.items()}
+        """Take stored facts: the loop that a rebuild of millions consists of."""
         make = tuple.__new__  # as `Fact._make` does it, without a call in between
-        while after < through:
-            rows = ledger.read(after, min(CHUNK, through - after))
-            if not rows:
-                return
-            for position, source, incarnation, sequence, time, kind, text in rows:
-                found = table.get(kind)
-                if found is None:
-                    continue
-                parse, those = found
-                try:
-                    body = parse(text)
-                except ValueError:
+        for chunk in stored(ledger, after, through, takers):
+            for row in chunk:
+                if row[6] is None:
                     self.unreadable += 1
                     continue
-                fact = make(Fact, (position, source, incarnation, sequence, time, kind, body))
-                for take in those:
+                fact = make(Fact, row)
+                for take in takers[row[5]]:
                     take(fact)
-            after = rows[-1][0]
             held = sum(len(ended.fresh) for ended in self.ended.values())
             if self._settle is not None and held >= MOST_FRESH and self._settle(self.fresh_ended()):
                 self.forget_ended()

@@ -41,6 +41,20 @@ def body_of(number: int) -> dict[str, Any]:
     }
 
 
+def tracker_spec(directory: Path, sockets: Path) -> dict[str, Any]:
+    """What a tracker's process is started with; `tracker` is its address."""
+    run = {"name": "bench", "seed": 0, "tracker": {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False}}
+    return {
+        "role": "tracker",
+        "kind": "tracker",
+        "index": 0,
+        "directory": str(directory),
+        "sockets": str(sockets),
+        "tracker": f"ipc://{sockets}/tracker",
+        "plan": {"run": run, "policies": {}},
+    }
+
+
 # --- in processes of their own -----------------------------------------------------------------------------------
 
 
@@ -102,19 +116,9 @@ def trial(seconds: float) -> dict[str, Any]:
         directory = children.folder / "run"
         directory.mkdir()
         (directory / "token").write_text(TOKEN)
-        address = f"ipc://{children.folder}/tracker"
-        run = {"name": "bench", "seed": 0, "tracker": {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False}}
-        spec = {
-            "role": "tracker",
-            "kind": "tracker",
-            "index": 0,
-            "directory": str(directory),
-            "sockets": str(children.folder),
-            "tracker": address,
-            "plan": {"run": run, "policies": {}},
-        }
+        spec = tracker_spec(directory, children.folder)
         tracker = children.start("bench.facts", part="track", spec=spec)
-        asked = {"part": "say", "address": address, "seconds": seconds}
+        asked = {"part": "say", "address": spec["tracker"], "seconds": seconds}
         sources = [children.start("bench.facts", name=f"actor-{index}", **asked) for index in range(SOURCES)]
         for source in sources:
             assert source.stdout is not None

@@ -26,7 +26,7 @@ from typing import Any
 
 from bench import machine
 from bench.children import Children
-from bench.facts import TOKEN
+from bench.facts import TOKEN, tracker_spec
 from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.tracker_spoke import TrackerSpoke
@@ -119,22 +119,12 @@ def rebuild(directory: Path) -> float:
 def serve(directory: Path) -> float:
     """Seconds from the start of a tracker's process to the acknowledgement of a fact."""
     with Children() as children, ExitStack() as stack:
-        address = f"ipc://{children.folder}/tracker"
-        run = {"name": "bench", "seed": 0, "tracker": {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False}}
-        spec = {
-            "role": "tracker",
-            "kind": "tracker",
-            "index": 0,
-            "directory": str(directory),
-            "sockets": str(children.folder),
-            "tracker": address,
-            "plan": {"run": run, "policies": {}},
-        }
+        spec = tracker_spec(directory, children.folder)
         reactor = Reactor()
         stack.callback(reactor.close)
         start = time.perf_counter()
         tracker = children.start("bench.facts", part="track", spec=spec)
-        spoke = TrackerSpoke(reactor, Identity(TOKEN, "actor-9", new_incarnation()), "actor", address)
+        spoke = TrackerSpoke(reactor, Identity(TOKEN, "actor-9", new_incarnation()), "actor", spec["tracker"])
         spoke.fact("alarm", {"text": "hello"}, timeout=300)
         if not spoke.flush(300):
             raise SystemExit("the tracker did not serve within 300 s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -125,3 +126,13 @@ async def result_of(rollout: Answers, task: LeasedTask, *templates: str) -> tupl
     result = dict(outcome.result)
     json.dumps(result, allow_nan=False)
     return result, outcome
+
+
+def one(run: dict[str, Any], task: LeasedTask | None = None, *templates: str) -> tuple[dict[str, Any], Outcome]:
+    """Result and outcome of one task with a runner of its own."""
+
+    async def made() -> tuple[dict[str, Any], Outcome]:
+        async with rolling(run) as rollout:
+            return await result_of(rollout, task or answering(0), *templates)
+
+    return asyncio.run(made())

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from actors.prompts.lane import retry_after
 from actors.prompts.preflight import reach
 from actors.prompts.rollout import attempt_of
 from actors.prompts.settings import is_loopback
-from actors.rollout import Outcome
 from actors.scripted.draws import Draws
 from actors.scripted.model import read, reply
 from broker.errors import RequestError
@@ -27,35 +24,13 @@ from tests.actors.simulation import (
     answering,
     completing,
     counts,
+    one,
     published,
     resolved,
     result_of,
     rolling,
-    runner,
     serving,
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with serving() as url:
-        yield url
-
-
-def one(run: dict[str, Any], task: Any = None, *templates: str) -> tuple[dict[str, Any], Any]:
-    async def made() -> tuple[dict[str, Any], Any]:
-        async with rolling(run) as rollout:
-            return await result_of(rollout, task or answering(0), *templates)
-
-    return asyncio.run(made())
-
-
-def own(path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
-    """A module of the user's own with this text."""
-    name = "own_" + path.name.replace("-", "_")
-    (path / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(str(path))
-    return name
 
 
 def test_a_rollout_names_everything_and_counts_what_it_took(server: str) -> None:
@@ -240,153 +215,6 @@ def test_a_rollout_that_takes_too_long(server: str) -> None:
     (usage,) = result["usage"]
     assert (usage["calls"], usage["failed"]) == (1, 1)
     assert usage["estimated"] > 0
-
-
-GRADERS = """
-import threading
-
-def raises(task, answer): raise KeyError("no key")
-def nan(task, answer): return float("nan")
-def seven(task, answer): return 7.0
-def nothing(task, answer): return None
-async def half(task, answer): return 0.5, "half right"
-ended, begun = threading.Event(), []
-
-def hangs_once(task, answer):
-    begun.append(task)
-    if len(begun) == 1:
-        ended.wait(60)
-    return 1.0
-
-def hangs(task, answer): ended.wait(60)
-
-class Strict:
-    def grade(self, task, answer): return 1.0 if answer == task["answer"] else 0.25
-"""
-
-
-@pytest.mark.parametrize(
-    ("grader", "says"),
-    [("raises", "the grader raised KeyError: 'no key'"), ("nan", "the grader returned nan"),
-     ("seven", "the grader returned 7.0: a reward is a number from 0 to 1"), ("nothing", "the grader returned None")],
-)  # fmt: skip
-def test_graders_that_give_no_reward(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grader: str, says: str
-) -> None:
-    module = own(tmp_path, monkeypatch, GRADERS)
-    result, outcome = one(resolved(server, prompts={"grader": f"{module}:{grader}"}))
-    assert (result["reward"], result["failed"]) == (0.0, True)
-    assert says in result["reason"]
-    assert result["answer"], "the answer stays"
-    assert result["usage"][0]["calls"] == 1
-    ((kind, body),) = outcome.facts
-    assert kind == "grader_error"
-    assert says in body["reason"]
-
-
-def test_graders_of_every_form(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = own(tmp_path, monkeypatch, GRADERS)
-    result, _ = one(resolved(server, prompts={"grader": f"{module}:half"}))
-    assert (result["reward"], result["reason"], result["failed"]) == (0.5, "half right", False)
-    assert one(resolved(server, prompts={"grader": f"{module}:Strict"}))[0]["reward"] in (0.25, 1.0)
-
-
-def test_a_grader_that_does_not_return_costs_its_own_rollout_alone(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = own(tmp_path, monkeypatch, GRADERS)
-
-    async def graded(grader: str, items: int) -> list[tuple[dict[str, Any], Outcome]]:
-        prompts = {"grader": f"{module}:{grader}", "rollout_seconds": 0.5}
-        async with rolling(resolved(server, prompts=prompts)) as rollout:
-            return await asyncio.gather(*(result_of(rollout, answering(item)) for item in range(items)))
-
-    try:
-        results = asyncio.run(graded("hangs_once", 4))
-        late = [outcome for result, outcome in results if result["failed"]]
-        assert sorted(result["reward"] for result, _ in results) == [0.0, 1.0, 1.0, 1.0]
-        (((kind, body),),) = [outcome.facts for outcome in late]
-        assert kind == "grader_error"
-        assert "the grader raised TimeoutError: it did not return within 0.5 s" in body["reason"]
-        with pytest.raises(RequestError, match=r"prompts\.grader: did not return 9 times in actor-0"):
-            asyncio.run(hung_again_and_again(f"{module}:hangs", server))
-    finally:
-        importlib.import_module(module).ended.set()
-
-
-async def hung_again_and_again(grader: str, server: str) -> None:
-    async with rolling(resolved(server, prompts={"grader": grader, "rollout_seconds": 0.1})) as rollout:
-        for item in range(24):
-            result, _ = await result_of(rollout, answering(item))
-            assert result["failed"]
-
-
-AGENTS = """
-import asyncio
-
-async def twice(task, template, chat):
-    first = await asyncio.gather(*(chat(template.replace("{question}", task["question"])) for _ in range(6)))
-    return "|".join(first)
-
-async def raises(task, template, chat): raise LookupError("lost")
-async def surrogate(task, template, chat): return "half \\ud800"
-async def long(task, template, chat): return "x" * 20_000
-async def number(task, template, chat): return 42
-async def late(task, template, chat): raise TimeoutError("its own")
-async def lost(task, template, chat): return await chat("x", endpoint="judge")
-async def stream(task, template, chat): return await chat("x", stream=True)
-
-class Patient:
-    async def answer(self, task, template, chat):
-        return await chat([{"role": "system", "content": template}, {"role": "user", "content": task["question"]}],
-                          temperature=0.5)
-"""
-
-
-@pytest.mark.parametrize(
-    ("agent", "says"),
-    [("raises", "LookupError: lost"), ("number", "TypeError: it returned int, not text"),
-     ("late", "TimeoutError: its own"), ("lost", "no endpoint is named 'judge'"),
-     ("stream", "'stream' may not be an option of a call")],
-)  # fmt: skip
-def test_agents_that_fail(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: str, says: str) -> None:
-    module = own(tmp_path, monkeypatch, AGENTS)
-    result, outcome = one(resolved(server, prompts={"agent": f"{module}:{agent}"}))
-    assert (result["reward"], result["failed"]) == (0.0, True)
-    assert "the agent raised" in result["reason"]
-    assert says in result["reason"]
-    assert [kind for kind, _ in outcome.facts] == ["agent_error"]
-
-
-def test_agents_of_every_form(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = own(tmp_path, monkeypatch, AGENTS)
-    several, _ = one(resolved(server, prompts={"agent": f"{module}:twice"}))
-    assert several["usage"][0]["calls"] == 6
-    assert len(set(several["answer"].split("|"))) > 1, "equal messages are told apart"
-    same, _ = one(resolved(server, prompts={"agent": f"{module}:twice"}))
-    assert sorted(same["answer"].split("|")) == sorted(several["answer"].split("|"))
-    assert not one(resolved(server, prompts={"agent": f"{module}:Patient"}))[0]["failed"]
-
-
-def test_any_text_can_be_recorded(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = own(tmp_path, monkeypatch, AGENTS)
-    result, _ = one(resolved(server, prompts={"agent": f"{module}:surrogate"}))
-    assert result["answer"] == "half ?"
-    assert len(one(resolved(server, prompts={"agent": f"{module}:long"}))[0]["answer"]) == 8000
-
-
-@pytest.mark.parametrize(
-    ("prompts", "says"),
-    [
-        ({"agent": "nowhere:answer"}, "prompts.agent 'nowhere:answer': cannot import 'nowhere'"),
-        ({"agent": "actors.prompts.agent:answr"}, "has no 'answr'"),
-        ({"grader": "actors.prompts.agent:answer"}, r"cannot be called as grade\(task, answer\)"),
-        ({"grader": "actors.prompts.usage:Usage"}, "the class has no method 'grade'"),
-    ],
-)
-def test_what_cannot_be_called_is_one_message(server: str, prompts: dict[str, Any], says: str) -> None:
-    with pytest.raises(RequestError, match=says):
-        runner(resolved(server, prompts=prompts))
 
 
 def test_no_key_stands_in_what_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

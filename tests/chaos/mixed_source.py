@@ -8,9 +8,7 @@ STOP_FILE appears it flushes, and prints how many facts it sent and whether all 
 
 from __future__ import annotations
 
-import os
 import random
-import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
+from tests.chaos.durable_log import recorder
 
 
 def fact(draw: random.Random, name: str, incarnation: str, n: int) -> tuple[str, dict[str, Any]]:
@@ -40,18 +39,10 @@ def fact(draw: random.Random, name: str, incarnation: str, n: int) -> tuple[str,
 def main() -> None:
     name, address, token, folder, stop = sys.argv[1:]
     incarnation = new_incarnation()
-    file = os.open(Path(folder) / f"{name}~{incarnation}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    record = recorder(Path(folder) / f"{name}~{incarnation}")
     reactor = Reactor(name)
     spoke = TrackerSpoke(reactor, Identity(Path(token).read_text().strip(), name, incarnation), "actor", address)
-    before = 0
-
-    def record() -> None:
-        nonlocal before
-        if spoke.durable != before:
-            before = spoke.durable
-            os.write(file, struct.pack("<q", before))
-
-    spoke.on_news = record
+    spoke.on_news = lambda: record(spoke.durable)
     draw = random.Random(name + incarnation)
     sent = 0
     while not (sent % 64 == 0 and Path(stop).exists()):

@@ -8,8 +8,6 @@ flushes, and prints how many facts it sent and whether all of them became durabl
 
 from __future__ import annotations
 
-import os
-import struct
 import sys
 from pathlib import Path
 
@@ -17,23 +15,16 @@ from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
+from tests.chaos.durable_log import recorder
 
 
 def main() -> None:
     name, address, token, log, stop = sys.argv[1:]
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    record = recorder(Path(log))
     reactor = Reactor(name)
     identity = Identity(Path(token).read_text().strip(), name, new_incarnation())
     spoke = TrackerSpoke(reactor, identity, "actor", address)
-    before = 0
-
-    def record() -> None:
-        nonlocal before
-        if spoke.durable != before:
-            before = spoke.durable
-            os.write(file, struct.pack("<q", before))
-
-    spoke.on_news = record
+    spoke.on_news = lambda: record(spoke.durable)
     sent = 0
     while not (sent % 64 == 0 and Path(stop).exists()):
         sent += 1

@@ -92,21 +92,26 @@ def exchange(hub: Hub, spoke: PolicySpoke) -> None:
         hub.settle(one.source, one.incarnation, one.sequence)
 
 
+def about_to_send(hub: Hub, sockets: Sockets, size: int) -> tuple[zmq.Socket[bytes], bytes]:
+    """A socket on which actor-0 has said hello, and the header of its first fragment: so many bytes named x."""
+    codec = Codec(identity("actor-0"), "spoke")
+    push = sockets(zmq.PUSH)
+    push.connect(hub.address)
+    plain = [{"x": {"\0array": 0}}, [["uint8", [size]]]]
+    digest = hashlib.blake2b(msgpack.packb(plain), digest_size=16).hexdigest()
+    item = m.FragmentItem(sequence=1, version=(1, 1), crc=0, steps=1)
+    fragment = m.Fragments(hub=hub.identity.incarnation, layout=digest, define=plain, items=(item,))
+    push.send(codec.encode(m.Hello(role="actor", pid=1), "learner-p"))
+    return push, codec.encode(fragment, "learner-p")
+
+
 def test_what_is_over_the_cap_only_as_a_whole_is_not_believed(
     reactors: Reactors, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("hub", "wire"):
         monkeypatch.setattr(f"broker.{module}.MAX_PAYLOAD", 100)
     hub = policy_hub(reactors())
-    codec = Codec(identity("actor-0"), "spoke")
-    push = sockets(zmq.PUSH)
-    push.connect(hub.address)
-    plain = [{"x": {"\0array": 0}}, [["uint8", [64]]]]
-    digest = hashlib.blake2b(msgpack.packb(plain), digest_size=16).hexdigest()
-    item = m.FragmentItem(sequence=1, version=(1, 1), crc=0, steps=1)
-    fragment = m.Fragments(hub=hub.identity.incarnation, layout=digest, define=plain, items=(item,))
-    push.send(codec.encode(m.Hello(role="actor", pid=1), "learner-p"))
-    header = codec.encode(fragment, "learner-p")
+    push, header = about_to_send(hub, sockets, 64)
     push.send_multipart([header, bytes(64), bytes(64), bytes(64)])  # the first alone would be a fragment
     push.send_multipart([header, bytes(101)])
     push.send_multipart([header, bytes(64)])
@@ -118,17 +123,9 @@ def test_what_is_over_the_cap_only_as_a_whole_is_not_believed(
 
 def test_a_replayed_recording_is_not_delivered_twice(reactors: Reactors, sockets: Sockets) -> None:
     hub = policy_hub(reactors())
-    me = identity("actor-0")
-    codec = Codec(me, "spoke")
-    push = sockets(zmq.PUSH)
-    push.connect(hub.address)
-    plain = [{"x": {"\0array": 0}}, [["uint8", [3]]]]
-    digest = hashlib.blake2b(msgpack.packb(plain), digest_size=16).hexdigest()
-    item = m.FragmentItem(sequence=1, version=(1, 1), crc=0, steps=1)
-    fragment = m.Fragments(hub=hub.identity.incarnation, layout=digest, define=plain, items=(item,))
-    push.send(codec.encode(m.Hello(role="actor", pid=1), "learner-p"))
+    push, header = about_to_send(hub, sockets, 3)
     for _ in range(3):
-        push.send_multipart([codec.encode(fragment, "learner-p"), b"abc" + bytes(61)])
+        push.send_multipart([header, b"abc" + bytes(61)])
     arrived: list[Arrived] = []
 
     def all_came() -> bool:

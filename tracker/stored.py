@@ -2,7 +2,8 @@
 
 Reading and decoding a fact takes as long as folding it, so that two cores rebuild twice as fast. The process is this
 module: it writes what it read to its standard output, and ends when nobody takes it. Invariant: whatever becomes of the
-process, every fact comes once and in order; what it did not give is read here.
+process, every fact comes once and in order; what it did not give is read here. `marshal` is what keeps every type as it
+was decoded, at half the time of any other form; nobody but this module writes to that pipe.
 
     python -m tracker.stored LEDGER AFTER THROUGH KINDS
 """

@@ -54,12 +54,6 @@ def test_what_is_wrong_is_refused(server: str, body: object, status: int, says: 
     assert counts(server)["refused"] == before + 1
 
 
-@pytest.fixture(scope="module")
-def server() -> object:
-    with serving() as url:
-        yield url
-
-
 def test_a_key_is_asked_for() -> None:
     with serving(key="right") as url:
         assert said(url, completion(TEXT))[0] == 401

@@ -20,3 +20,10 @@ def recorder(log: Path) -> Callable[[int], None]:
             os.write(file, struct.pack("<q", before))
 
     return record
+
+
+def acknowledged(log: Path) -> int:
+    """The highest sequence that this source knew to be durable."""
+    content = log.read_bytes() if log.exists() else b""
+    whole = len(content) - len(content) % 8
+    return int(struct.unpack("<q", content[whole - 8 : whole])[0]) if whole else 0

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.test_tracker_under_load import Tracker, acknowledged, last_sequences
+from tests.chaos.durable_log import acknowledged
+from tests.chaos.test_tracker_under_load import Tracker, last_sequences
 from tests.flow.running import Running, assert_folds_equal_rebuild, headrace, quiet, until
 from tracker.ledger import LedgerReader
 from tracker.reserve import FILE

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.test_tracker_under_load import Tracker, acknowledged
+from tests.chaos.durable_log import acknowledged
+from tests.chaos.test_tracker_under_load import Tracker
 from tests.flow.running import assert_folds_equal_rebuild, quiet, until
 from tracker.ledger import LedgerReader
 from tracker.lock import is_held

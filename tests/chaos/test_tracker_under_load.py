@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import struct
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from launcher.engines import Exited, PlainEngine, Started
 from launcher.lifeline import Lifeline
 from launcher.plan import child_of, make_plan, tracker_address
 from launcher.runfile import RunFile
+from tests.chaos.durable_log import acknowledged
 from tests.flow.running import assert_folds_equal_rebuild, quiet, until
 from tracker.curriculum.settings import CurriculumSettings
 from tracker.ledger import LedgerReader
@@ -67,13 +67,6 @@ class Tracker:
         self.engine.close(1.0)
         self.lifeline.close()
         self.where.close()
-
-
-def acknowledged(log: Path) -> int:
-    """The highest sequence that this source knew to be durable."""
-    content = log.read_bytes() if log.exists() else b""
-    whole = len(content) - len(content) % 8
-    return int(struct.unpack("<q", content[whole - 8 : whole])[0]) if whole else 0
 
 
 def last_sequences(ledger: Path) -> dict[str, int]:

@@ -22,8 +22,6 @@ class Asking:
         self._tracker = tracker
         self._number: int | None = None
         self._count, self._offers, self._said = 0, False, 0.0
-        self.idle_until = 0.0
-        """Monotonic seconds before which nothing is asked: the last answer was that there is no work."""
 
     @property
     def open(self) -> bool:

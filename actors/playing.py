@@ -1,6 +1,7 @@
 """Playing whole episodes with fixed policies, to see how good they are. Nothing is learned, nothing is sent.
 
-Invariant: every environment contributes equally many episodes, so that short ones are not counted more often than long.
+Invariant: every environment contributes equally many episodes, so that short ones are not counted more often than long;
+where episodes are tasks, every task that was taken is played to its end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from actors.curriculum.known import KnownTasks
+from actors.environments.tasked import TaskedEnvironments
 from actors.environments.vector import Episode, VectorEnvironment
 from actors.policies.policy import Policy
 
@@ -26,25 +29,48 @@ def play(
     """`episodes` whole episodes. `agents` maps each agent to its policy. Raises EnvironmentFailed."""
     each = math.ceil(episodes / environment.count)
     played: list[list[Episode]] = [[] for _ in range(environment.count)]
-    by_policy: dict[str, list[str]] = {}
-    for agent in environment.agents:
-        by_policy.setdefault(agents[agent], []).append(agent)
     environment.reset()
     while min(map(len, played)) < each:
-        actions: dict[str, Any] = {}
-        for name, mine in by_policy.items():
-            seen = {
-                leaf: np.concatenate([environment.observations[agent][leaf] for agent in mine])
-                for leaf in environment.observations[mine[0]]
-            }
-            masks = [environment.masks.get(agent) for agent in mine]
-            mask = np.concatenate([m for m in masks if m is not None]) if masks[0] is not None else None
-            chosen, _ = policies[name].act(seen, mask, deterministic=deterministic)
-            actions.update(zip(mine, np.split(chosen, len(mine)), strict=True))
-        for episode in environment.step(actions).episodes:
+        for episode in _step(environment, policies, agents, deterministic=deterministic):
             if len(played[episode.environment]) < each:
                 played[episode.environment].append(episode)
     return [episode for row in zip(*played, strict=True) for episode in row][:episodes]
+
+
+def play_tasks(
+    environment: TaskedEnvironments,
+    policies: Mapping[str, Policy],
+    agents: Mapping[str, str],
+    tasks: KnownTasks,
+    *,
+    deterministic: bool = False,
+) -> list[Episode]:
+    """An episode of each of the tasks that `environment` takes from `tasks`; those that raised have none."""
+    played: list[Episode] = []
+    environment.reset()
+    while not tasks.over:
+        played += _step(environment, policies, agents, deterministic=deterministic)
+    return played
+
+
+def _step(
+    environment: VectorEnvironment, policies: Mapping[str, Policy], agents: Mapping[str, str], *, deterministic: bool
+) -> list[Episode]:
+    """One step of all copies; gives the episodes that ended with it."""
+    by_policy: dict[str, list[str]] = {}
+    for agent in environment.agents:
+        by_policy.setdefault(agents[agent], []).append(agent)
+    actions: dict[str, Any] = {}
+    for name, mine in by_policy.items():
+        seen = {
+            leaf: np.concatenate([environment.observations[agent][leaf] for agent in mine])
+            for leaf in environment.observations[mine[0]]
+        }
+        masks = [environment.masks.get(agent) for agent in mine]
+        mask = np.concatenate([m for m in masks if m is not None]) if masks[0] is not None else None
+        chosen, _ = policies[name].act(seen, mask, deterministic=deterministic)
+        actions.update(zip(mine, np.split(chosen, len(mine)), strict=True))
+    return environment.step(actions).episodes
 
 
 def returns_of(episodes: list[Episode], agents: Mapping[str, str], policy: str) -> list[float]:

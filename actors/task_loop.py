@@ -32,11 +32,6 @@ from broker.station import Station
 
 MORE_DELIVERED = 64
 """So many more than `concurrency` may be on the way to the ledger or the learner without taking room."""
-IDLE = 0.1
-"""Seconds after which it asks again where there was no work."""
-SOON = 0.02
-"""The same while there was work a moment ago: the next stage of a search comes when the last result is there."""
-RECENT = 1.0
 LOST = "its fragment was under way to a learner that is gone"
 
 
@@ -55,8 +50,6 @@ class TaskLoop:
     """Of these, how many have rolled out and are on the way to the ledger or the learner."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     """Something came from the tracker, or there is room."""
-    _worked: float = 0.0
-    """When a rollout ended last."""
     done: int = 0
     _wrong: RequestError | None = None
     """What makes every further rollout senseless: it ends this role."""
@@ -117,17 +110,14 @@ class TaskLoop:
         offers = self.workshop is not None and self.workshop.idle
         if self._asking.open:
             self._asking.repeat(room, now, offers=offers)
-        elif room > 0 and now >= self._asking.idle_until:
+        elif room > 0:
             self._asking.ask(room, now, offers=offers)
 
     def _begin(self, assignment: m.Assignment) -> None:
         if not self._asking.answered(assignment):
             return
-        if not assignment.tasks:
-            now = time.monotonic()
-            self._asking.idle_until = now + (SOON if self._running or now - self._worked < RECENT else IDLE)
-            return
-        self.station.waits.pop("tracker", None)
+        if assignment.tasks:
+            self.station.waits.pop("tracker", None)
         for leased in assignment.tasks:
             if leased.generate:
                 if self.workshop is not None:
@@ -143,7 +133,6 @@ class TaskLoop:
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         self._running.discard(running)
-        self._worked = time.monotonic()
         self._news.set()
 
     async def _taken(self, sendings: list[tuple[PolicySpoke, int]]) -> bool:

@@ -1,18 +1,28 @@
 """`headrace evaluate`: plays what a run has trained and reports returns with an interval.
 
-Invariant: the environments' seeds are not those of training, and follow from the run's seed alone.
+Invariant: the environments' seeds are not those of training, and follow from the run's seed alone. Where episodes are
+drawn tasks, those of the pool are played in turns, whatever was drawn in training; a seed that a task has is its own.
 """
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from actors.curriculum.known import Known, KnownTasks
+from actors.curriculum.scoring import scorer
+from actors.curriculum.settings import DrawingSettings
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
-from actors.playing import interval, play, returns_of
+from actors.environments.tasked import TaskedEnvironments
+from actors.playing import interval, play, play_tasks, returns_of
 from broker.errors import RequestError
 from launcher.loading import load
+from tracker.core import standard_folds
+from tracker.curriculum.pool import Curriculum
+from tracker.reader import LEDGER, LedgerReader
 
 APART = 2_000_003
 """Added to the run's seed: an actor's seeds are 1,000,003 times it, plus its index."""
@@ -29,7 +39,8 @@ def evaluate(
     """Play `episodes` episodes with the newest checkpoints. RequestError if there is nothing to play.
 
     Returns {"run", "episodes", "deterministic", "return_mean", "policies": {name: {"version", "return_mean",
-    "interval": [low, high] of 95%, "return_min", "return_max", "episodes"}}}.
+    "interval": [low, high] of 95%, "return_min", "return_max", "episodes"}}}; of drawn tasks also "tasks": {"pool",
+    "score_mean", "interval", "failed", "trouble", "labels": {label: {"episodes", "score_mean", "failed"}}}.
     """
     import torch
 
@@ -45,17 +56,21 @@ def evaluate(
     environment = plan.run.environment
     shown = {"render_mode": "human"} if render else {}
     settings = EnvironmentSettings(id=environment.id, settings={**environment.settings, **shown})
-    played_by = make(settings, 1 if render else min(AT_ONCE, episodes), seed)
-    try:
-        played = play(
-            played_by,
-            {name: one.acting for name, one in loaded.items()},
-            plan.agents,
-            episodes,
-            deterministic=deterministic,
-        )
-    finally:
-        played_by.close()
+    copies = 1 if render else min(AT_ONCE, episodes)
+    acting = {name: one.acting for name, one in loaded.items()}
+    told: dict[str, Any] = {}
+    if plan.run.curriculum is None or plan.run.actors.rollout != "environments":
+        with closing(make(settings, copies, seed)) as environments:
+            played = play(environments, acting, plan.agents, episodes, deterministic=deterministic)
+    else:
+        known = pooled(run.directory)
+        tasks = KnownTasks(known, episodes, seed)
+        score = scorer(DrawingSettings.read(plan.run.to_plain()["curriculum"]))
+        with closing(TaskedEnvironments(settings, copies, seed, tasks, score)) as tasked:
+            played = play_tasks(tasked, acting, plan.agents, tasks, deterministic=deterministic)
+        told["tasks"] = _told(tasks, len(known))
+        if not played:
+            raise RequestError(f"{run.directory}: none of its tasks can be played; the last one: {tasks.trouble}")
     policies = {}
     for name in plan.policies if policy is None else [policy]:
         returns = returns_of(played, plan.agents, name)
@@ -78,4 +93,42 @@ def evaluate(
         "return_mean": sum(means) / len(means),
         "interval": list(interval(means)),
         "policies": policies,
+        **told,
     }
+
+
+def pooled(run_dir: Path) -> list[Known]:
+    """The tasks in the run's pool, as its ledger has them. RequestError if there are none."""
+    folds = standard_folds()
+    with LedgerReader(run_dir / LEDGER) as ledger:
+        folds.restore(ledger)
+    pool = folds.folds["curriculum"]
+    assert isinstance(pool, Curriculum)
+    if not pool.entries:
+        raise RequestError(f"{run_dir}: there is no task in its pool to be played; see `headrace summary`")
+    return [Known(entry.name, entry.label, json.loads(entry.body)) for entry in pool.entries.values()]
+
+
+def _told(tasks: KnownTasks, pool: int) -> dict[str, Any]:
+    """What came of the tasks, label by label."""
+    scores = [score for own in tasks.scores.values() for score in own]
+    labels = {
+        label: {
+            "episodes": len(tasks.scores.get(label, ())),
+            "score_mean": _mean(tasks.scores.get(label, [])),
+            "failed": tasks.failures.get(label, 0),
+        }
+        for label in sorted(tasks.scores.keys() | tasks.failures.keys())
+    }
+    return {
+        "pool": pool,
+        "score_mean": _mean(scores),
+        "interval": list(interval(scores)) if scores else None,
+        "failed": sum(tasks.failures.values()),
+        "trouble": tasks.trouble,
+        "labels": labels,
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

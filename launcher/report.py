@@ -144,7 +144,7 @@ def render_evaluation(result: dict[str, Any]) -> RenderableType:
     """The returns of an evaluation, per policy (or agent), with their interval.
 
     Reads `{"policies": {name: {"return_mean", "interval": [low, high], "episodes", ...}}}`; one object without
-    `policies` is taken as the only row.
+    `policies` is taken as the only row. `tasks` (of a run with a curriculum) are told by label.
     """
     rows = words.mapping(result.get("policies")) or {words.text(result.get("policy"), "all"): result}
     table = Table(box=SIMPLE_HEAD, header_style="grey58", pad_edge=False, padding=(0, 1))
@@ -162,4 +162,24 @@ def render_evaluation(result: dict[str, Any]) -> RenderableType:
             Text(words.decimal(row.get("return_min"))),
             Text(words.decimal(row.get("return_max"))),
         )
-    return table
+    tasks = words.mapping(result.get("tasks"))
+    return Group(table, "", *_played_tasks(tasks)) if tasks else table
+
+
+def _played_tasks(tasks: dict[str, Any]) -> list[RenderableType]:
+    """Scores of the tasks that were played in an evaluation."""
+    table = Table(box=SIMPLE_HEAD, header_style="grey58", pad_edge=False, padding=(0, 1))
+    table.add_column("tasks", style="bold cyan", no_wrap=True)
+    for title in ("episodes", "score", "failed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for label, value in words.mapping(tasks.get("labels")).items():
+        row = words.mapping(value)
+        score = Text(words.decimal(row.get("score_mean")), style="bold")
+        table.add_row(Text(label), words.count(row.get("episodes")), score, words.count(row.get("failed")))
+    low, high = [*words.listing(tasks.get("interval")), None, None][:2]
+    line = Text(f"score {words.decimal(tasks.get('score_mean'))}", style="bold")
+    line.append(f"  {words.decimal(low)} … {words.decimal(high)}; {words.count(tasks.get('pool'))} tasks in the pool")
+    told: list[RenderableType] = [table, line]
+    if trouble := words.text(tasks.get("trouble")):
+        told.append(Text(f"the last one that failed: {trouble}", style="yellow"))
+    return told

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.prompts.preflight import reach
 from broker.errors import RequestError
 from launcher import directory as directories
 from launcher.child import STATUS_REQUEST
@@ -57,6 +56,8 @@ def run(  # noqa: PLR0917 - the command line, option by option
         nursery.warm()  # the longest of all preparations; the others go on beside it
         plan = _plan(resolved)
         if resolved.endpoints is not None:
+            from actors.prompts.preflight import reach
+
             reach(resolved.endpoints.model_dump())
         resolved.write(where.run_file)
         launch = Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)

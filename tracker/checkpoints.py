@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 from broker.errors import DamagedCheckpoint, RunError
 from broker.messages import CheckpointOffer
+from tracker.files import PARTIAL, sync_folder, write_whole
 
 CHUNK = 1024 * 1024
 """Bytes in every chunk but the last."""
 FOLDER = "checkpoints"
-_TEMP = ".partial"
 
 
 class CheckpointsFull(RunError):  # noqa: N818 - as broker.errors names them
@@ -81,7 +81,7 @@ class CheckpointStore:
         names = {path.name for path in self.folder.iterdir() if path.is_file()}
         alone = {n for n in names if n.endswith(".checkpoint") and f"{n}.json" not in names}
         alone |= {n for n in names if n.endswith(".checkpoint.json") and n.removesuffix(".json") not in names}
-        gone = sorted(alone | {name for name in names if name.endswith(_TEMP)})
+        gone = sorted(alone | {name for name in names if name.endswith(PARTIAL)})
         for name in gone:
             (self.folder / name).unlink()
         return gone
@@ -100,7 +100,7 @@ class CheckpointStore:
             if (current.incarnation, current.offer.offer) == (incarnation, offer.offer):
                 return current.chunks
             self.abandon(offer.policy)
-        path = self.folder / f"{_name(offer)}{_TEMP}"
+        path = self.folder / f"{_name(offer)}{PARTIAL}"
         try:
             file = path.open("wb")
         except OSError as error:
@@ -161,9 +161,9 @@ class CheckpointStore:
         before = self.best(policy)
         beside = self.folder / f"{manifest.file}.json"
         try:
-            _write_whole(beside, json.dumps(asdict(manifest), indent=1).encode())
+            write_whole(beside, json.dumps(asdict(manifest), indent=1).encode())
             arrival.path.rename(self.folder / manifest.file)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             self.abandon(policy)
             raise _failure(error, arrival.path) from error
@@ -265,23 +265,6 @@ def _manifests(folder: Path, policy: str | None) -> list[Manifest]:
     paths = folder.glob(f"{policy or '*'}~*.checkpoint.json")
     found = [manifest for manifest in map(_manifest, paths) if manifest is not None]
     return sorted(found, key=lambda manifest: (manifest.version, manifest.policy), reverse=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temp = path.with_name(path.name + _TEMP)
-    with temp.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temp.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failure(error: OSError, path: Path) -> RunError:

@@ -18,6 +18,7 @@ from typing import Any
 
 from broker.delivery import body_text
 from broker.liveness import Event
+from tracker import assigning
 from tracker.checkpoints import Manifest
 from tracker.curriculum import decisions
 from tracker.curriculum.answers import answered
@@ -28,6 +29,7 @@ from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
 from tracker.folds import Fold, Folds
 from tracker.leases import Answer, Request
 from tracker.phases import ENDINGS, Phases
+from tracker.requests import Requests
 from tracker.standings import Standings
 from tracker.tasks import Tasks
 from tracker.templates import Templates
@@ -37,8 +39,6 @@ BATCH = 8_192
 10,000 facts or 8 MiB that are not durable, and then waits (`broker.delivery.Outbox`)."""
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
-PARKED = 0.5
-"""Seconds for which a request waits for work before it is told that there is none. Actors repeat theirs after 1 s."""
 
 
 class Core:
@@ -71,9 +71,7 @@ class Core:
         self._bodies: list[Any] = []
         self._events: list[CoreEvent] = []
         self._recorded: list[tuple[str, dict[str, Any]]] = []
-        self._empty: dict[tuple[str, str], dict[int, None]] = {}
-        self._parked: dict[tuple[str, str, int], tuple[Request, float]] = {}
-        """Requests that wait for work, and since when (monotonic seconds)."""
+        self._requests = Requests()
         self._decided_at = 0
         """The position of the folds when it was last decided."""
         self._lost: list[tuple[str, str, str]] = []
@@ -100,8 +98,13 @@ class Core:
 
     @property
     def behind(self) -> bool:
-        """Whether there is something to decide or commit at once."""
-        return bool(self._rows) or (bool(self._parked) and self._decided_at != self.folds.position)
+        """Whether facts that were accepted wait for a commit to come."""
+        return bool(self._rows)
+
+    @property
+    def due(self) -> bool:
+        """Whether a request waits for work, and what was committed since it was looked at may be some."""
+        return self._requests.waiting and self._decided_at != self.folds.position
 
     def handle(self, event: CoreEvent) -> None:
         """Something happened; what follows from it is decided in the next `gather`."""
@@ -168,8 +171,7 @@ class Core:
             else:
                 out.durable[row[0], row[1]] = row[2]
         for request in batch.answers:
-            answer = answered(self.tasks, self.pool, request)
-            out.answers.append(answer or Answer(*request[:3], 0, ()))
+            out.answers.append(self._answered(request) or Answer(*request[:3], 0, ()))
         for policy, incarnation in batch.lives:
             tally = self.standings.policy(policy)
             if tally.incarnation == incarnation:
@@ -201,7 +203,6 @@ class Core:
     def _decide(self, now: Now, batch: Batch) -> list[tuple[str, dict[str, Any]]]:
         facts: list[tuple[str, dict[str, Any]]] = []
         self._decided_at = self.folds.position
-        requests = {key: request for key, (request, _) in self._parked.items()}
         lives: dict[str, Restoring] = {}
         for event in self._events:
             if isinstance(event, Joined):
@@ -211,16 +212,18 @@ class Core:
             elif isinstance(event, Restoring):
                 lives[event.policy] = event
             else:
-                requests[event[:3]] = event
+                self._requests.add(event)
         self._events.clear()
         facts += self._recorded
         self._recorded = []
         batch.lives = list(lives.values())
         facts += [fact for restoring in batch.lives for fact in self._life(restoring)]
-        fresh = self._fresh(list(requests.values()), batch)
+        batch.answers, fresh = self._requests.take(self._heard, self._answered)
         lost, self._lost = self._lost, []
         settings = self.settings
-        decision = self.tasks.decide(now.wall, fresh, lost, settings.lease_seconds, settings.attempts)
+        decision = assigning.decide(
+            self.tasks, now.wall, fresh, lost, settings.lease_seconds, attempts=settings.attempts
+        )
         closing = self._closing()
         chosen = decisions.decide(
             self.pool,
@@ -233,26 +236,11 @@ class Core:
         )
         beginning = decisions.begin(self.pool, settings.curriculum, settings.launch, settings.seed)
         facts = beginning + facts + decision.facts + chosen.facts
-        self._park(
-            [request for request, names in decision.assigned if not names and not chosen.given.get(request)], now, batch
-        )
+        given = {request: bool(names or chosen.given.get(request)) for request, names in decision.assigned}
+        batch.answers += self._requests.decided(given, now.steady)
         if closing is not None:
             facts.append(("epoch", closing))
         return facts + self.phases.decide(now, decisions.dry(self.pool))
-
-    def _park(self, requests: Sequence[Request], now: Now, batch: Batch) -> None:
-        """There is no work for these: they wait for some, and after a while are told so."""
-        parked, self._parked = self._parked, {}
-        for request in requests:
-            since = parked.get(request[:3], (request, now.steady))[1]
-            if now.steady - since < PARKED:
-                self._parked[request[:3]] = (request, since)
-                batch.answers.remove(request)
-                continue
-            empty = self._empty.setdefault(request[:2], {})
-            empty[request.request] = None
-            if len(empty) > 64:
-                del empty[next(iter(empty))]
 
     def _closing(self) -> dict[str, Any] | None:
         """The body of the fact that closes the epoch, when one is over."""
@@ -261,18 +249,14 @@ class Core:
             closing = {"epoch": self.epochs.epoch + 1, "env_steps": self.epochs.env_steps}
         return closing
 
-    def _fresh(self, requests: Sequence[Request], batch: Batch) -> list[Request]:
-        """Those not answered before; every one is answered after the commit. A superseded incarnation is not heard."""
-        fresh = []
-        for request in requests:
-            member = self.members.get(request.source)
-            if member is None or member[1] != request.incarnation or self.standings.phase in ("stopping", "ended"):
-                continue
-            batch.answers.append(request)
-            known = request.request in self._empty.get(request[:2], {})
-            if not known and answered(self.tasks, self.pool, request) is None:
-                fresh.append(request)
-        return fresh
+    def _heard(self, request: Request) -> bool:
+        """Whether who asks is there (a superseded incarnation is not), in a run that goes on."""
+        _, holding, state = self.members.get(request.source, ("", "", "lost"))
+        there = holding == request.incarnation and state in ("alive", "suspect")
+        return there and self.standings.phase not in ENDINGS
+
+    def _answered(self, request: Request) -> Answer | None:
+        return answered(self.tasks, self.pool, request)
 
     def _liveness(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
         role, holding, _ = self.members.get(event.name, ("", event.incarnation, ""))
@@ -282,7 +266,7 @@ class Core:
             self.members[event.name] = (role, event.incarnation, state)
         if gone:
             self._lost.append((event.name, event.incarnation, event.change))
-            self._empty.pop((event.name, event.incarnation), None)
+            self._requests.gone(event.name, event.incarnation)
         body = {"role": event.name, "state": event.change, "incarnation": event.incarnation}
         if event.change == "superseded":
             body |= {"state": "lost", "reason": "superseded"}

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def _nobody(_: str) -> int | None:
+def nobody(_: str) -> int | None:
+    """Where there is no table, or none that is to be asked."""
     return None
 
 
@@ -20,7 +21,7 @@ class Ended:
     def __init__(self) -> None:
         self.fresh: dict[str, int] = {}
         """Those that are not in the table yet, with the position of their end."""
-        self.find: Callable[[str], int | None] = _nobody
+        self.find: Callable[[str], int | None] = nobody
         """The position of an id's end, as the table has it. Without a ledger there is no table."""
 
     def add(self, name: str, position: int) -> None:

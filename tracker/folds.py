@@ -12,7 +12,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
-from tracker.ended import Ended
+from tracker.disk import LedgerFull
+from tracker.ended import Ended, nobody
 from tracker.facts import Fact, Row
 from tracker.ledger import LedgerReader
 from tracker.parts import Draft
@@ -20,7 +21,15 @@ from tracker.stored import stored
 
 MOST_FRESH = 20_000
 """Ids of ended tasks that a rebuild holds in memory, when it can store them."""
-Settle = Callable[[list[tuple[str, str, int]]], bool]
+
+
+class Settle(Protocol):
+    """Stores rows of `fresh_ended`, when so many have come together that memory should not hold them."""
+
+    def __call__(self, rows: Iterable[tuple[str, str, int]], anew: Iterable[str] = ()) -> bool:
+        """False where there is no room. What was stored before of the folds `anew` is forgotten: they begin again."""
+
+
 Table = Mapping[str, tuple[Callable[[Fact], None], ...]]
 """By kind, what takes a fact of it."""
 
@@ -107,20 +116,31 @@ class Folds:
     def restore(self, ledger: LedgerReader, *, settle: Settle | None = None) -> None:
         """Bring fresh folds to the ledger's end: each from its newest fitting snapshot, then the facts after it.
 
-        `settle` stores rows of `fresh_ended`, when so many have come together that memory should not hold them.
+        Without `settle` the ledger stays as it is, and memory holds the ids that folds made anew see the end of.
         """
-        self._settle = settle
-        for name, ended in self.ended.items():
-            ended.find = partial(ledger.ended_at, name)
         kept = ledger.snapshots()
         through = ledger.last_position  # read after them: what a tracker adds meanwhile is behind every snapshot
         self.flaws += ledger.damaged.values()
         starts = {name: self._start(name, through, *kept.get(name, (0, None))) for name in self.folds}
         self.restored = min(starts.values(), default=0)
+        self._begin_ended(ledger, {name for name in self.ended if name in kept and not starts[name]}, settle)
         # Folds that stand elsewhere than the others join them one after another.
         for after, until in pairwise([*sorted(set(starts.values())), through]):
             self._read(ledger, after, until, self._takers([name for name, start in starts.items() if start <= after]))
         self.position = through
+
+    def _begin_ended(self, ledger: LedgerReader, anew: set[str], settle: Settle | None) -> None:
+        """Where folds look for ids that ended.
+
+        A fold made anew, where there was a snapshot that does not fit, finds them anew: it may see other ends than
+        before. LedgerFull if there is no room to forget those.
+        """
+        self._settle = settle
+        if settle is not None and anew and not settle((), anew):
+            raise LedgerFull(f"no room to begin {', '.join(sorted(anew))} anew in {ledger.path}: free some space")
+        for name, ended in self.ended.items():
+            asked = settle is not None or name not in anew
+            ended.find = partial(ledger.ended_at, name) if asked else nobody
 
     def _start(self, name: str, through: int, position: int, kept: Any) -> int:
         """Begin with a snapshot, if it fits: its position, or 0."""

@@ -2,7 +2,8 @@
 
 Invariants: the damaged file is changed in nothing and kept beside the new one; the new one holds the facts from the
 first up to the last before the damage, as they were (positions without holes, each source's in order). What stands
-behind the damage stays in the damaged file alone: a ledger with a hole would promise what it does not hold.
+behind the damage stays in the damaged file alone: a ledger with a hole would promise what it does not hold. Killed at
+any moment, it is done when it was done once more: what is to be exchanged is written down before it is begun.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from typing import NamedTuple
 
 from broker.errors import RequestError
 from tracker.facts import Row
+from tracker.files import sync_folder, write_whole
 from tracker.ledger import LEDGER, Ledger, LedgerDamaged, LedgerReader
 from tracker.lock import RunLock
+from tracker.reader import mending
 
 CHUNK = 1_000
+NEW = f"{LEDGER}.mended"
+BESIDE = ("-wal", "-shm", "")
+"""A ledger's files: the ledger itself is the last."""
 
 
 class Mended(NamedTuple):
@@ -38,26 +44,51 @@ def mend(run_dir: Path) -> Mended:
     RequestError: there is no ledger, a tracker holds it, or it is sound.
     """
     path = Path(run_dir) / LEDGER
-    if not path.is_file():
+    begun = mending(path)
+    if not path.is_file() and not begun.is_file():
         raise RequestError(f"no ledger at {path}: name the directory of a run (it holds {LEDGER})")
     with RunLock(path.parent):
-        if _sound(path):
-            raise RequestError(f"{path} is not damaged: there is nothing to mend")
-        new = path.with_name(f"{LEDGER}.mended")
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{new}{suffix}").unlink(missing_ok=True)
-        why: list[str] = []
-        with Ledger(new) as ledger:
-            for rows in _readable(path, why):
-                with ledger.commit():
-                    ledger.append(rows)
-            facts = ledger.last_position
-        aside = _aside(path)
-        for suffix in ("-wal", "-shm"):  # where there was no room to fold them in, they hold facts
-            if Path(f"{new}{suffix}").exists():
-                Path(f"{new}{suffix}").rename(f"{path}{suffix}")
-        new.rename(path)
-    return Mended(facts, " ".join(why), aside)
+        if not begun.is_file():
+            if _sound(path):
+                raise RequestError(f"{path} is not damaged: there is nothing to mend")
+            facts, why = _make(path)
+            write_whole(begun, json.dumps({"facts": facts, "why": why, "aside": _free(path).name}).encode())
+            sync_folder(path.parent)
+        plan = json.loads(begun.read_text())
+        aside = path.with_name(plan["aside"])
+        _exchange(path, aside)
+        sync_folder(path.parent)  # what says that it was begun goes last
+        begun.unlink()
+        sync_folder(path.parent)
+    return Mended(plan["facts"], plan["why"], aside)
+
+
+def _make(path: Path) -> tuple[int, str]:
+    """The new ledger, beside the damaged one: how many facts it has, and why no more."""
+    new = path.with_name(NEW)
+    for suffix in BESIDE:
+        Path(f"{new}{suffix}").unlink(missing_ok=True)
+    why: list[str] = []
+    with Ledger(new) as ledger:
+        for rows in _readable(path, why):
+            with ledger.commit():
+                ledger.append(rows)
+        return ledger.last_position, " ".join(why)
+
+
+def _exchange(path: Path, aside: Path) -> None:
+    """The damaged ledger goes aside and the new one in its place, from wherever this was left."""
+    new = path.with_name(NEW)
+    if not aside.exists():
+        _move(path, aside)
+    _move(new, path)  # where there was no room to fold its WAL in, that holds facts
+
+
+def _move(path: Path, to: Path) -> None:
+    """A ledger, and before it what stands beside it: once the file is there, all of it is."""
+    for suffix in BESIDE:
+        if Path(f"{path}{suffix}").exists():
+            Path(f"{path}{suffix}").rename(f"{to}{suffix}")
 
 
 def _sound(path: Path) -> bool:
@@ -70,14 +101,10 @@ def _sound(path: Path) -> bool:
     return True
 
 
-def _aside(path: Path) -> Path:
+def _free(path: Path) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    for suffix in ("-wal", "-shm"):
-        if Path(f"{path}{suffix}").exists():
-            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    path.rename(aside)
     return aside
 
 

@@ -17,10 +17,13 @@ class Outlived:
 
     def __init__(self) -> None:
         self._leases: dict[str, tuple[str, Lease]] = {}
+        self._newest: dict[str, tuple[str, bool]] = {}
+        """By role, its newest incarnation, and whether that is gone."""
 
     def add(self, task: str, policy: str, lease: Lease) -> None:
-        """The task is no more; its lease goes on."""
-        self._leases[task] = (policy, lease)
+        """The task is no more; its lease goes on, if its actor is still there."""
+        if not self._is_over(lease):
+            self._leases[task] = (policy, lease)
 
     def end(self, task: str) -> None:
         """Its actor said what came of it."""
@@ -28,22 +31,31 @@ class Outlived:
 
     def liveness(self, source: str, incarnation: str, state: str) -> None:
         """Who is lost or has left says nothing more, nor do the incarnations of an actor before the one that lives."""
-        gone = state in ("lost", "left")
-        for task, (_, lease) in list(self._leases.items()):
-            if lease.source == source and (
-                lease.incarnation < incarnation or (gone and lease.incarnation == incarnation)
-            ):
-                del self._leases[task]
+        newest, _ = self._newest.get(source, ("", False))
+        if incarnation < newest:
+            return
+        self._newest[source] = (incarnation, state in ("lost", "left"))
+        self._leases = {task: held for task, held in self._leases.items() if not self._is_over(held[1])}
+
+    def expire(self, now: int) -> None:
+        """Forget what would have ended before `now` (wall clock, ns)."""
+        self._leases = {task: held for task, held in self._leases.items() if held[1].deadline > now}
 
     def names(self, now: int) -> set[tuple[str, str]]:
         """(policy, name) of what is still rolled out at `now` (wall clock, ns)."""
         held = self._leases.items()
         return {(policy, task_name(task)[0]) for task, (policy, lease) in held if lease.deadline > now}
 
-    def snapshot(self) -> list[list[Any]]:
-        """As plain JSON values."""
-        return [[task, policy, list(lease)] for task, (policy, lease) in self._leases.items()]
+    def _is_over(self, lease: Lease) -> bool:
+        newest, gone = self._newest.get(lease.source, ("", False))
+        return lease.incarnation < newest or (gone and lease.incarnation == newest)
 
-    def restore(self, plain: list[list[Any]]) -> None:
+    def snapshot(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        leases = [[task, policy, list(lease)] for task, (policy, lease) in self._leases.items()]
+        return {"leases": leases, "newest": [[source, *newest] for source, newest in self._newest.items()]}
+
+    def restore(self, plain: dict[str, Any]) -> None:
         """Become what `snapshot` described."""
-        self._leases = {task: (policy, Lease(*lease)) for task, policy, lease in plain}
+        self._leases = {task: (policy, Lease(*lease)) for task, policy, lease in plain["leases"]}
+        self._newest = {source: (incarnation, gone) for source, incarnation, gone in plain["newest"]}

@@ -26,6 +26,17 @@ StoredFact = tuple[int, str, str, int, int, str, str]
 """(position, source, incarnation, sequence, time in ns, kind, body as JSON text)"""
 
 
+def mending(path: Path) -> Path:
+    """What says, while it is there, that the ledger is being exchanged for one that was mended."""
+    return path.with_name(f"{path.name}.mending")
+
+
+def check_mended(path: Path) -> None:
+    """RequestError if `headrace mend` was cut short: what stands here may be half of a ledger, or none."""
+    if mending(path).exists():
+        raise RequestError(f"{path} was being mended when that was cut short: run `headrace mend {path.parent}` again")
+
+
 class LedgerReader:
     """A ledger that is only read: by summary, export and watch, also while a tracker writes it."""
 
@@ -33,6 +44,7 @@ class LedgerReader:
         """Open the ledger at `path`. RequestError if there is none or another version, LedgerDamaged if unreadable."""
         self.path = Path(path)
         self.damaged: dict[str, str] = {}
+        check_mended(self.path)
         if not self.path.is_file():
             raise RequestError(f"no ledger at {self.path}: name the directory of a run (it holds {LEDGER})")
         uri = self.path.resolve().as_uri()

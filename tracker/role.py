@@ -29,13 +29,13 @@ from tracker.curriculum.settings import CurriculumSettings
 from tracker.display import Display
 from tracker.facts import Fact, Row
 from tracker.hubs import Hubs
+from tracker.leases import Request
 from tracker.ledger import LEDGER, Ledger, LedgerFull
 from tracker.live import Live
 from tracker.lock import RunLock
 from tracker.notices import Notices
 from tracker.reserve import Reserve
 from tracker.snapshots import Snapshots
-from tracker.tasks import Request
 from tracker.transfers import Transfers
 
 GATHER = 0.005
@@ -128,7 +128,8 @@ class TrackerRole:
         gc.freeze()  # many small dicts and no cycles: 20-30% more facts/s
         gc.set_threshold(20_000, 50, 100)
         while True:
-            deliveries = self._hub.take(0.0 if self._core.behind or self._snapshots.under_way else WAIT)
+            at_once = self._core.behind or self._core.due or self._snapshots.under_way
+            deliveries = self._hub.take(0.0 if at_once else WAIT)
             if not self._core.behind and any(isinstance(delivery, FactsArrived) for delivery in deliveries):
                 time.sleep(GATHER)
                 deliveries += self._hub.take()

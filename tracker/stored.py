@@ -10,14 +10,17 @@ was decoded, at half the time of any other form; nobody but this module writes t
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import marshal
+import os
+import select
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tracker.facts import parser
 from tracker.reader import LedgerReader
@@ -26,7 +29,12 @@ CHUNK = 2_000
 """Facts that are read at one go: few enough that they are still in the processor's cache when they are folded."""
 BESIDE = 500_000
 """Facts from which on a process of their own is worth its start."""
-_LENGTH = 8
+AHEAD = 1024 * 1024
+"""Bytes that the process may be ahead: some chunks, so that neither waits for the other's slower ones."""
+PATIENCE = 30.0
+"""Seconds without a byte after which the process is left to itself."""
+MARK, LENGTH, MOST = b"chunk", 8, 2**32
+"""What each chunk begins with, the bytes of its length, and how long it may be."""
 
 Chunk = list[tuple[int, str, str, int, int, str, Any]]
 """(position, source, incarnation, sequence, time in ns, kind, body) each; a body that does not fit its kind is None."""
@@ -69,46 +77,59 @@ def _decoded(ledger: LedgerReader, after: int, through: int, kinds: Collection[s
 
 def _beside(path: Path, after: int, through: int, kinds: Collection[str]) -> Iterator[tuple[int, Chunk]]:
     """What the other process gives, up to its end, which may come early."""
-    command = [sys.executable, "-m", "tracker.stored", str(path), str(after), str(through), ",".join(kinds)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
-    )
-    assert process.stdout is not None
+    command = [sys.executable, "-P", "-m", "tracker.stored", str(path), str(after), str(through), ",".join(kinds)]
     try:
-        while content := _content(process.stdout):
-            yield marshal.loads(content)  # noqa: S302 - what this module wrote
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
+    except (OSError, TypeError, ValueError):  # no room for a process, or no interpreter known
+        return
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    with suppress(OSError):  # not all may have as much
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, AHEAD)
+    try:
+        while content := _content(pipe):
+            try:
+                last, chunk = marshal.loads(content)  # noqa: S302 - what this module wrote
+            except (EOFError, ValueError, TypeError):
+                return
+            yield last, chunk
     finally:
         process.stdout.close()
         process.kill()
         process.wait()
 
 
-def _content(pipe: IO[bytes]) -> bytes:
-    """One chunk as it was written; empty at the end, or where it breaks off."""
-    head = _exactly(pipe, _LENGTH)
-    return _exactly(pipe, int.from_bytes(head, "little")) if head else b""
+def _content(pipe: int) -> bytes:
+    """One chunk as it was written; empty at the end, or where it breaks off or is none."""
+    head = _exactly(pipe, len(MARK) + LENGTH)
+    size = int.from_bytes(head[len(MARK) :], "little")
+    return _exactly(pipe, size) if head.startswith(MARK) and size <= MOST else b""
 
 
-def _exactly(pipe: IO[bytes], size: int) -> bytes:
-    content = bytearray(size)
-    view, got = memoryview(content), 0
-    while got < size:
-        more = pipe.readinto(view[got:])  # type: ignore[attr-defined]
-        if not more:
+def _exactly(pipe: int, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size:
+        ready, _, _ = select.select([pipe], [], [], PATIENCE)
+        part = os.read(pipe, min(size, AHEAD)) if ready else b""
+        if not part:
             return b""
-        got += more
-    return bytes(content)
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def main() -> None:
     """The process beside."""
     gc.disable()  # plain values, no cycles: it would look through every chunk again and again
     path, after, through, kinds = sys.argv[1:]
-    out = sys.stdout.buffer
-    with suppress(BrokenPipeError), LedgerReader(Path(path)) as ledger:
+    with (
+        suppress(BrokenPipeError),
+        os.fdopen(os.dup(1), "wb", buffering=AHEAD) as out,
+        LedgerReader(Path(path)) as ledger,
+    ):
         for part in _decoded(ledger, int(after), int(through), kinds.split(",")):
             content = marshal.dumps(part)
-            out.write(len(content).to_bytes(_LENGTH, "little") + content)
+            out.write(MARK + len(content).to_bytes(LENGTH, "little") + content)
             out.flush()
 
 

@@ -7,7 +7,6 @@ time and as often as wanted; nothing is changed in the run directory but, by `wr
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
 from tracker.document import policy_counts, task_counts
 from tracker.epochs import Epochs
+from tracker.files import write_whole
 from tracker.leaderboard import summary_part, template_rows
 from tracker.ledger import LEDGER, LedgerReader
 from tracker.lock import is_held
@@ -94,11 +94,6 @@ def summarise(run_dir: Path) -> dict[str, Any]:
 def write_summary(run_dir: Path) -> Path:
     """Write `summary.json` in the run directory, whole or not at all, and give its path."""
     path = Path(run_dir) / SUMMARY
-    temp = path.with_name(path.name + ".partial")
-    with temp.open("w", encoding="utf-8") as file:
-        json.dump(summarise(run_dir), file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temp.rename(path)
+    content = json.dumps(summarise(run_dir), indent=1, allow_nan=False) + "\n"
+    write_whole(path, content.encode())
     return path

@@ -1,4 +1,4 @@
-"""Tasks: minted by a policy, leased to actors, ended by their first outcome, or by its delivery.
+"""The fold of tasks: minted by a policy, leased to actors, ended by their first outcome, or by its delivery.
 
 Invariants: minted = waiting + leased + done + failed + evicted; a task is leased to at most one incarnation at a time;
 its first outcome counts, whoever sends it, and every later one is stored and changes nothing; an id is used once.
@@ -6,33 +6,28 @@ An outcome without a result ends its task. One with a result is *recorded* under
 task ends when somebody says that the result was delivered, is leased for that alone until then, and so is every later
 task of that name. Of a result the fold keeps where it is; the ledger has it. What an actor still rolls out for a life
 of its policy that is over is waited for (`tracker.outlived`).
-`decide` changes nothing: it gives the facts to commit, and only applying those facts moves a task.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from broker.delivery import MAX_BODY, body_text
 from broker.names import task_name
 from tracker.ended import Ended
 from tracker.facts import Fact
-from tracker.leases import ATTEMPTS, Answer, Decision, Lease, QueuedTask, Request, Task
+from tracker.leases import Answer, Lease, QueuedTask, Request, Task
 from tracker.outlived import Outlived
 from tracker.parts import pieces, whole
 
 REMEMBERED = 64
 """Answered requests kept for each incarnation, to answer the same request with the same assignment."""
-ANSWER_BYTES = 4 * 1024 * 1024
-"""Most bytes of bodies in one answer: with all that goes with them they fit into one header (8 MiB)."""
-RECORDED_BYTES = 4 * MAX_BODY
-"""What a recorded outcome counts for in an answer: its most, as its length is known to the ledger alone."""
 
 
 class Tasks:
-    """The fold, and the decisions that are taken on its state."""
+    """The fold; `tracker.assigning` decides on its state."""
 
     version = 5
     kinds = frozenset(
@@ -70,8 +65,8 @@ class Tasks:
         self.owed: dict[str, tuple[str, dict[str, Any]]] = {}
         """Facts that what was read calls for and that are not in the ledger yet, by a key that they carry."""
         self._answered: dict[tuple[str, str], dict[int, list[str]]] = {}
-        self._waiting: dict[str, list[tuple[int, str]]] = {}
-        # Heaps by policy. An entry whose task is no longer waiting, or is there twice, is passed over when it comes up.
+        self.queues: dict[str, list[tuple[int, str]]] = {}
+        """Heaps by policy. An entry whose task no longer waits, or is there twice, is passed over when it comes up."""
         self._deadlines: list[tuple[int, str]] = []
 
     def knows(self, name: str) -> bool:
@@ -200,13 +195,15 @@ class Tasks:
         self.owed.pop(f"evict:{name}", None)
         task = self.tasks.get(name)
         if task is not None:
-            if "life" in fact.body and task.lease is not None and not self.recorded_at(name):
+            returned = f"return:{name}" in self.owed  # its actor has said that nothing comes of it
+            if "life" in fact.body and task.lease is not None and not returned and not self.recorded_at(name):
                 self.outlived.add(name, task.policy, task.lease)
             self.evicted += 1
             self._end(name, fact.position)
 
     def _life(self, fact: Fact) -> None:
         # What an earlier life minted is nothing to the next one, which mints again what it still wants.
+        self.outlived.expire(fact.time)
         policy, life = fact.body["policy"], fact.body["life"]
         for name in [name for name, task in self.tasks.items() if task.policy == policy]:
             self._owe(f"evict:{name}", {"task": name, "reason": f"{policy} began life {life}", "life": life})
@@ -228,7 +225,7 @@ class Tasks:
 
     def _wait(self, name: str) -> None:
         task = self.tasks[name]
-        heapq.heappush(self._waiting.setdefault(task.policy, []), (task.order, name))
+        heapq.heappush(self.queues.setdefault(task.policy, []), (task.order, name))
 
     def _release(self, name: str, task: Task) -> None:
         if task.lease is not None:
@@ -246,53 +243,7 @@ class Tasks:
         self.owed.pop(f"evict:{name}", None)
         self.ended.add(name, position)
 
-    # --- decisions
-
-    def decide(
-        self,
-        now: int,
-        requests: Sequence[Request] = (),
-        lost: Iterable[tuple[str, str, str]] = (),
-        lease_seconds: float = 60.0,
-        attempts: int = ATTEMPTS,
-    ) -> Decision:
-        """Everything that is due at `now` (wall clock, ns), decided at one go on the state as it is committed.
-
-        `lost` names incarnations that will send nothing more: (source, incarnation, reason). A task that returns here
-        is given out again only after that is on disk.
-        """
-        decision = Decision()
-        ending: dict[str, tuple[str, str]] = {}
-        for kind, body in self.owed.values():
-            if kind == "lease_returned":
-                ending[body["task"]] = (body["from"], body["reason"])
-            else:
-                decision.facts.append((kind, dict(body)))
-        evicted = {body["task"] for kind, body in decision.facts if kind == "evict"}  # their leases end with them
-        for source, incarnation, reason in lost:
-            for name in sorted(self.leases.get((source, incarnation), ()), key=lambda name: self.tasks[name].order):
-                ending.setdefault(name, (source, reason))
-        for name in self.expired(now):
-            lease = self.tasks[name].lease
-            if lease is not None:
-                ending.setdefault(name, (lease.source, "expired"))
-        for name, (source, reason) in ending.items():
-            if name in evicted:
-                continue
-            decision.facts.append(("lease_returned", {"task": name, "from": source, "reason": reason}))
-            if self.tasks[name].lapses + 1 >= attempts and not self.recorded_at(name):
-                why = f"{attempts} leases ended without an outcome, the last one: {reason}"
-                decision.facts.append(("evict", {"task": name, "reason": why}))
-        deadline = now + int(lease_seconds * 1e9)
-        taken = {*ending, *evicted}
-        held = self.outlived.names(now)
-        for request in requests:
-            names = self._choose(request, taken, held)
-            for name in names:
-                body = {"task": name, "to": request.source, "incarnation": request.incarnation}
-                decision.facts.append(("assign", {**body, "request": request.request, "deadline": deadline}))
-            decision.assigned.append((request, names))
-        return decision
+    # --- what decisions rest on
 
     def expired(self, now: int) -> list[str]:
         """Leased tasks whose deadline is past, the earliest first."""
@@ -306,37 +257,6 @@ class Tasks:
     def _current(self, entry: tuple[int, str]) -> bool:
         task = self.tasks.get(entry[1])
         return task is not None and task.lease is not None and task.lease.deadline == entry[0]
-
-    def _choose(self, request: Request, taken: set[str], held: set[tuple[str, str]]) -> list[str]:
-        """The first waiting tasks, up to `most` and `ANSWER_BYTES`: they are added to `taken`, the state stays.
-
-        A task whose (policy, name) is `held` is rolled out already, and goes on waiting for what comes of it.
-        """
-        policies = [request.policy] if request.policy is not None else list(self._waiting)
-        heaps = [heap for heap in map(self._waiting.get, policies) if heap]
-        chosen: list[str] = []
-        size = 0
-        seen: list[tuple[str, tuple[int, str]]] = []
-        while len(chosen) < request.most:
-            heap = min((heap for heap in heaps if heap), key=lambda heap: heap[0], default=None)
-            if heap is None:
-                break
-            entry = heapq.heappop(heap)
-            task = self.tasks.get(entry[1])
-            if task is None or task.lease is not None:
-                continue
-            seen.append((task.policy, entry))
-            recorded = self.recorded_at(entry[1])
-            if entry[1] in taken or (held and not recorded and (task.policy, task_name(entry[1])[0]) in held):
-                continue
-            size += RECORDED_BYTES if recorded else len(task.body.encode())
-            if size > ANSWER_BYTES:  # never the first one: a body is at most 1 MiB
-                break
-            taken.add(entry[1])
-            chosen.append(entry[1])
-        for policy, entry in dict.fromkeys(seen):
-            heapq.heappush(self._waiting[policy], entry)
-        return chosen
 
     def answered(self, request: Request) -> Answer | None:
         """The answer to a request that was answered already: those of its tasks that it still holds."""
@@ -390,7 +310,7 @@ class Tasks:
             self.recorded.setdefault(policy, {})[name] = position
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
-        self.tasks, self.leases, self._waiting, self._deadlines = {}, {}, {}, []
+        self.tasks, self.leases, self.queues, self._deadlines = {}, {}, {}, []
         for name, order, policy, body, lapses, lease, version in plain["tasks"]:
             held = Lease(*lease) if lease else None
             task = self.tasks[name] = Task(order, policy, body, lapses, held, tuple(version) if version else None)
@@ -399,6 +319,3 @@ class Tasks:
             else:
                 self.leases.setdefault(task.lease[:2], {})[name] = None
                 heapq.heappush(self._deadlines, (task.lease.deadline, name))
-
-
-__all__ = ["ATTEMPTS", "Answer", "Decision", "Lease", "Request", "Task", "Tasks"]

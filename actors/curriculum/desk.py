@@ -18,8 +18,6 @@ from actors.curriculum.workshop import Workshop
 from broker import messages as m
 from broker.station import Station
 
-IDLE = 0.1
-
 
 @dataclass(frozen=True)
 class DrawnTask:
@@ -62,7 +60,7 @@ class Desk:
         room = self._ahead + wanted - len(self._stock)
         if self._asking.open:
             self._asking.repeat(room, now, offers=self._workshop.idle)
-        elif now >= self._asking.idle_until and room > 0 and 2 * room >= self._ahead:
+        elif room > 0 and 2 * room >= self._ahead:
             self._asking.ask(room, now, offers=self._workshop.idle)
 
     def take(self) -> DrawnTask | None:
@@ -92,9 +90,6 @@ class Desk:
 
     def _take_in(self, answer: m.Assignment, now: float) -> None:
         if not self._asking.answered(answer):
-            return
-        if not answer.tasks:
-            self._asking.idle_until = now + IDLE
             return
         until = now + answer.seconds
         for leased in answer.tasks:

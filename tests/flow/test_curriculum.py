@@ -76,6 +76,17 @@ def test_levels_that_an_environment_lists(tmp_path: Path) -> None:
     assert 1 in returns
     assert max(returns) <= 12
 
+    played = headrace("evaluate", str(run.directory), "--episodes", "15", "--json", cwd=tmp_path)
+    assert played.returncode == 0, played.stderr
+    found = json.loads(played.stdout)
+    assert {label: row["episodes"] for label, row in found["tasks"]["labels"].items()} == dict.fromkeys(
+        ["length 1", "length 2", "length 3", "length 4", "longer"], 3
+    ), "what is in the pool, each as often as any other"
+    assert (found["tasks"]["pool"], found["tasks"]["failed"], found["episodes"]) == (5, 0, 15)
+    assert found["tasks"]["labels"]["length 1"]["score_mean"] > 0
+    said = headrace("evaluate", str(run.directory), "--episodes", "5", cwd=tmp_path)
+    assert "5 tasks in the pool" in said.stdout
+
 
 def test_a_wayward_generator_and_several_agents(tmp_path: Path) -> None:
     with Running(tmp_path, written(tmp_path, PAIR)) as run:

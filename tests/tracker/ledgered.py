@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from tests.tracker import bodies as b
+from tracker import assigning
 from tracker.facts import Fact, decode
-from tracker.tasks import Request, Tasks
+from tracker.leases import Request
+from tracker.tasks import Tasks
 
 SECOND = 10**9
 
@@ -27,7 +29,7 @@ class Ledgered:
             self.fold.apply(fact)
 
     def decide(self, now: int = 0, *requests: Request, lost: Any = (), lease: float = 60.0) -> list[tuple[str, Any]]:
-        decision = self.fold.decide(now, requests, lost, lease)
+        decision = assigning.decide(self.fold, now, requests, lost, lease)
         for kind, body in decision.facts:
             self.write("tracker", kind, body)
         return decision.facts

@@ -8,9 +8,10 @@ import pytest
 
 from broker.liveness import Event
 from tests.tracker import bodies as b
-from tracker.core import PARKED, Committed, Core, Joined, Life, Now, Restoring, Settings, standard_folds
+from tracker.core import Committed, Core, Joined, Life, Now, Restoring, Settings, standard_folds
+from tracker.leases import Request
 from tracker.ledger import Ledger, LedgerFull
-from tracker.tasks import Request
+from tracker.requests import PARKED
 
 SECOND = 10**9
 
@@ -243,12 +244,12 @@ def test_a_request_waits_for_work_and_has_it_as_soon_as_it_is_on_disk(tmp_path: 
     shell.start()
     shell.core.handle(Request("actor-0", b.ONE, 1, 1))
     assert shell.tick().answers == []
-    assert not shell.core.behind, "nothing is to be done for it"
+    assert not shell.core.due, "nothing is to be done for it"
     shell.core.handle(Request("actor-0", b.ONE, 1, 2))  # said again, and there is room for more now
     names = "abc"
     shell.send("learner-p", ("mint", {"policy": "p", "tasks": [{"task": name, "body": {}} for name in names]}))
     assert shell.tick(PARKED / 2).answers == []
-    assert shell.core.behind, "the tasks are on disk: it can be answered at once"
+    assert shell.core.due, "the tasks are on disk: it can be answered at once"
     (answer,) = shell.tick().answers
     assert [task.task for task in answer.tasks] == ["a", "b"]
     shell.core.handle(Request("actor-0", b.ONE, 1, 3))  # on its way when the answer was

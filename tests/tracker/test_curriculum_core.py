@@ -17,13 +17,14 @@ from launcher.runfile import RunFile, resume_differences
 from tests.tracker import bodies as b
 from tests.tracker.pools import settings
 from tests.tracker.test_core import Shell
-from tracker.core import PARKED, Joined, standard_folds
+from tracker.core import Joined, standard_folds
 from tracker.curriculum.cut import unpacked
 from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
 from tracker.document import standings_document
 from tracker.leases import Answer, Request
 from tracker.live import Live
+from tracker.requests import PARKED
 from tracker.summary import summarise
 
 POOL = {"capacity": 20, "min_samples": 2, "min_presentations": 4, "generate": 5}

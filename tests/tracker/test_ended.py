@@ -8,7 +8,7 @@ from tracker.core import standard_folds
 from tracker.ended import Ended
 from tracker.facts import decode
 from tracker.folds import Folds
-from tracker.ledger import Ledger
+from tracker.ledger import Ledger, LedgerReader
 from tracker.tasks import Tasks
 
 
@@ -26,7 +26,7 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self.ledger = Ledger(path)
         self.folds: Folds = standard_folds()
-        self.folds.restore(self.ledger)
+        self.folds.restore(self.ledger, settle=self.ledger.settle)
 
     def write(self, *facts: tuple[str, str], snapshot: bool = False) -> None:
         for kind, text in facts:
@@ -89,6 +89,31 @@ def test_what_the_table_knows_of_the_future_changes_no_fold(tmp_path: Path) -> N
     alone.restore(ledger)
     assert json.dumps(alone.snapshots()) == kept
     ledger.close()
+
+
+def test_a_fold_that_is_made_anew_forgets_what_it_took_for_ended(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    writer = Writer(path)
+    writer.write(minted("a"), minted("b"), outcome("b"), minted("c"), snapshot=True)
+    with writer.ledger.commit():  # as a fold of another version saw it
+        writer.ledger.store_ended([("tasks", "a", 1), ("other", "a", 1)])
+        writer.ledger._connection.execute("""UPDATE snapshots SET state = json_set(state, '$.version', 0)""")
+    writer.ledger.close()
+    with LedgerReader(path) as reader:  # changes nothing, and believes nothing of it
+        folds = standard_folds()
+        folds.restore(reader)
+        assert sorted(folds.folds["tasks"].ended.fresh) == ["b"]  # type: ignore[attr-defined]
+        assert "a" not in folds.folds["tasks"].ended  # type: ignore[attr-defined]
+        assert reader.ended_at("tasks", "a") == 1
+    again = Writer(path)
+    assert (again.tasks.waiting, again.tasks.done, again.tasks.duplicates) == (2, 1, 0)
+    again.write(("evict", json.dumps({"task": "c", "reason": "r"})), minted("a"))
+    assert again.tasks.duplicates == 1, "it waits"
+    again.write(outcome("a"))
+    again.write(minted("a"), minted("b"), minted("c"))
+    assert (again.tasks.waiting, again.tasks.done, again.tasks.duplicates) == (0, 2, 4)
+    assert again.ledger.ended_at("other", "a") == 1
+    again.ledger.close()
 
 
 def test_before_is_about_a_position() -> None:

@@ -93,6 +93,45 @@ def test_facts_that_could_not_be_folded_into_the_new_file_are_kept(path: Path, m
         reader.check_newest()
 
 
+@pytest.mark.parametrize("moved", range(5))
+def test_killed_at_any_moment_it_is_done_the_next_time(path: Path, monkeypatch: pytest.MonkeyPatch, moved: int) -> None:
+    held = sqlite3.connect(path, isolation_level=None)  # holds a moment, so that what comes stays in the WAL
+    held.execute("BEGIN")
+    held.execute("SELECT count(*) FROM facts").fetchone()
+    late = [("actor-0", b.ONE, FACTS // 2 + 1, FACTS, "episode", json.dumps(b.episode(1.0)))]
+    with Ledger(path) as ledger, ledger.commit():
+        ledger.append(late)
+    damage(path, 0.95)
+    harmed = {suffix: Path(f"{path}{suffix}").read_bytes() for suffix in ("", "-wal")}
+    assert harmed["-wal"]
+    rename, count = Path.rename, 0
+
+    def killed(self: Path, target: Path | str) -> Path:
+        nonlocal count
+        count += 1
+        if count > moved:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            mend(path.parent)
+    if moved:
+        for kind in (Ledger, LedgerReader):
+            with pytest.raises(RequestError, match=r"run `headrace mend .*` again"):
+                kind(path)
+    made = mend(path.parent)
+    assert {suffix: Path(f"{made.aside}{suffix}").read_bytes() for suffix in harmed} == harmed
+    assert made.aside.name == "ledger.sqlite.damaged-1"
+    with LedgerReader(path) as reader:
+        reader.verify()
+        assert reader.last_position == made.facts > 1000
+    held.close()
+    assert mended_again(path) == "is not damaged"
+    assert not list(path.parent.glob("*mend*"))
+
+
 def mended_again(path: Path) -> str:
     with pytest.raises(RequestError) as told:
         mend(path.parent)

@@ -7,16 +7,19 @@ import pytest
 
 from tests.tracker import bodies as b
 from tests.tracker.ledgered import SECOND, Ledgered, result
-from tracker.tasks import Request, Tasks
+from tracker.leases import Request
+from tracker.tasks import Tasks
 
 
-def fallen(*names: str) -> Ledgered:
+def fallen(*names: str, meanwhile: tuple[str, str, Any] | None = None) -> Ledgered:
     """A learner fell while an actor rolled these out, and minted them again in its next life."""
     run = Ledgered()
     run.mint(*names)
     run.decide(0, Request("actor-0", b.ONE, 1, 9), lease=30.0)
     run.write("tracker", "life", b.life(2, "p"))
-    assert {kind for kind, _ in run.decide(1)} == {"evict"}
+    if meanwhile is not None:  # before the tasks of the life before are evicted
+        run.write(*meanwhile)
+    assert "evict" in {kind for kind, _ in run.decide(1)}
     run.mint(*(f"{name}@life-2" for name in names))
     return run
 
@@ -39,21 +42,34 @@ def test_what_is_rolled_out_for_the_life_before_is_not_given_out_again() -> None
     assert answer.tasks[0].recorded, "its result is there: it is delivered, not rolled out"
 
 
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        ("outcome", {"task": "a", "score": 1.0}),
-        ("rollout_error", {"task": "a", "traceback": "E", "permanent": False}),
-        ("liveness", {"role": "actor-0", "state": "lost", "incarnation": b.ONE}),
-        ("liveness", {"role": "actor-0", "state": "left", "incarnation": b.ONE}),
-        ("liveness", {"role": "actor-0", "state": "alive", "incarnation": b.TWO}),
-    ],
-)
+ENDS = [
+    ("rollout_error", {"task": "a", "traceback": "E", "permanent": False}),
+    ("liveness", {"role": "actor-0", "state": "lost", "incarnation": b.ONE}),
+    ("liveness", {"role": "actor-0", "state": "left", "incarnation": b.ONE}),
+    ("liveness", {"role": "actor-0", "state": "alive", "incarnation": b.TWO}),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), [("outcome", {"task": "a", "score": 1.0}), *ENDS])
 def test_it_is_given_out_when_nothing_more_will_come_of_it(kind: str, body: Any) -> None:
     run = fallen("a")
     assert given(run, 2) == []
     run.write("actor-0", kind, body)
     assert given(run, 3, 2) == ["a@life-2"]
+
+
+@pytest.mark.parametrize(("kind", "body"), ENDS)
+def test_it_is_given_out_where_that_was_known_before_the_task_was_evicted(kind: str, body: Any) -> None:
+    run = fallen("a", meanwhile=("actor-0", kind, body))
+    assert given(run, 2) == ["a@life-2"]
+
+
+@pytest.mark.parametrize("state", ["alive", "suspect", "returned"])
+def test_an_actor_that_is_there_is_waited_for(state: str) -> None:
+    alive = ("tracker", "liveness", {"role": "actor-0", "state": state, "incarnation": b.ONE})
+    run = fallen("a", meanwhile=alive)
+    run.write(*alive)
+    assert given(run, 2) == []
 
 
 def test_it_is_given_out_when_the_lease_would_have_ended() -> None:

@@ -55,7 +55,7 @@ def test_a_process_beside_gives_what_reading_here_gives(path: Path, monkeypatch:
     assert len(commands) == 1, "a short stretch is read here"
 
 
-@pytest.mark.parametrize("given", ["nothing", "a part", "a part of a chunk"])
+@pytest.mark.parametrize("given", ["nothing", "a part", "a part of a chunk", "something else"])
 def test_what_the_process_beside_did_not_give_is_read_here(
     path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
@@ -64,13 +64,40 @@ def test_what_the_process_beside_did_not_give_is_read_here(
     monkeypatch.setattr(stored, "CHUNK", 100)
     own = [sys.executable, "-c"]
     script = "import os, sys; from tracker import stored; stored.CHUNK = 100; "
-    many = {"nothing": "0", "a part": "3 * length", "a part of a chunk": "3 * length - 50"}[given]
+    many = {"nothing": "0", "a part": "3 * length", "a part of a chunk": "3 * length - 50", "something else": "4"}[
+        given
+    ]
+    said = "b'hello, ' * 9 +" if given == "something else" else ""
     script += (
-        "import io, gc; out = io.BytesIO(); sys.stdout = io.TextIOWrapper(out); stored.main(); "
-        f"length = len(out.getvalue()) // 10; os.write(1, out.getvalue()[:{many}]); os._exit(9)"
+        "own = os.dup(1); file = os.memfd_create('out'); os.dup2(file, 1); stored.main(); os.lseek(file, 0, 0); "
+        "given = os.read(file, 1 << 30); length = len(given) // 10; "
+        f"os.write(own, {said} given[:{many}]); os._exit(9)"
     )
     start = subprocess.Popen
     monkeypatch.setattr(stored.subprocess, "Popen", lambda command, **more: start([*own, script, *command[3:]], **more))
     chunks = read(path)
     assert flat(chunks) == here
     assert len(chunks) == 10
+
+
+def test_without_a_process_all_is_read_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = flat(read(path))
+    monkeypatch.setattr(stored, "BESIDE", 1)
+    monkeypatch.setattr(sys, "executable", "")
+    assert flat(read(path)) == here
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert flat(read(path)) == here
+
+
+def test_a_process_that_says_nothing_is_left_to_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = flat(read(path))
+    monkeypatch.setattr(stored, "BESIDE", 1)
+    monkeypatch.setattr(stored, "PATIENCE", 0.2)
+    start = subprocess.Popen
+    silent = [sys.executable, "-c", "import time; time.sleep(60)"]
+    processes: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(
+        stored.subprocess, "Popen", lambda _, **more: (processes.append(start(silent, **more)), processes[-1])[1]
+    )
+    assert flat(read(path)) == here
+    assert processes[0].returncode is not None

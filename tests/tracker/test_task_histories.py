@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker.names import task_id, task_name
 from tests.tracker import bodies as b
 from tests.tracker.ledgered import SECOND, Ledgered, result
-from tracker.tasks import Request, Tasks
+from tracker.leases import Request
+from tracker.tasks import Tasks
 
 
 class Histories(RuleBasedStateMachine):
@@ -34,6 +35,8 @@ class Histories(RuleBasedStateMachine):
         self.policies: dict[str, str] = {}
         self.paid: dict[tuple[str, str], int] = {}
         """By policy and name, the position of the first outcome with a result."""
+        self.gone: set[str] = set()
+        """Actors that are lost."""
         self.rolling: dict[str, tuple[str, int]] = {}
         """By id, the actor that rolls it out for all that it knows, and until when."""
 
@@ -78,12 +81,19 @@ class Histories(RuleBasedStateMachine):
         self.now += later * SECOND
         requests = []
         for actor, most, policy in asks:
+            if actor in lost:
+                continue  # it is not heard
+            if f"actor-{actor}" in self.gone:  # it was silent, and is heard again
+                self.gone.remove(f"actor-{actor}")
+                back = {"role": f"actor-{actor}", "incarnation": b.ONE, "state": "returned"}
+                self.run.write("tracker", "liveness", back)
             self.requests += 1
             requests.append(Request(f"actor-{actor}", b.ONE, self.requests, most, policy))
         before = dict.fromkeys(name for held in self.run.fold.leases.values() for name in held)
         gone = [(f"actor-{actor}", b.ONE, "lost") for actor in lost]
         for actor, incarnation, state in gone:
             self.run.write("tracker", "liveness", {"role": actor, "incarnation": incarnation, "state": state})
+            self.gone.add(actor)
             self.rolling = {name: held for name, held in self.rolling.items() if held[0] != actor}
         doomed = {body["task"] for kind, body in self.run.fold.owed.values() if kind == "evict"}
         facts = self.run.decide(self.now, *requests, lost=gone, lease=30.0)
@@ -93,6 +103,13 @@ class Histories(RuleBasedStateMachine):
         assert not before.keys() & set(assigned)  # what was leased went through the queue, never from hand to hand
         at_work = {self.key(name) for name, (_, until) in self.rolling.items() if until > self.now} - self.paid.keys()
         assert not at_work & {self.key(name) for name in assigned}  # nor is it given out again in another life
+        waiting = [name for name, task in self.run.fold.tasks.items() if task.lease is None]
+        anyone = [
+            request for request in requests if request.policy is None and len(self.run.held(request)) < request.most
+        ]
+        if anyone and not self.paid:  # (of recorded results an answer holds a few at most)
+            returned = {body["task"] for kind, body in facts if kind == "lease_returned"}
+            assert {self.key(name) for name in waiting if name not in returned} <= at_work, "and nothing else waits"
         for name, actor in ((body["task"], body["to"]) for kind, body in facts if kind == "assign"):
             self.rolling[name] = (actor, self.now + 30 * SECOND)
         for request in requests:

@@ -9,7 +9,8 @@ from broker.delivery import body_text
 from broker.wire import MAX_HEADER, Codec, Identity
 from tests.tracker import bodies as b
 from tests.tracker.ledgered import SECOND, Ledgered, result
-from tracker.tasks import Request
+from tracker import assigning
+from tracker.leases import Request
 
 
 def test_first_come_first_served_and_by_policy() -> None:
@@ -28,7 +29,7 @@ def test_the_same_request_has_the_same_answer_and_no_new_facts() -> None:
     run = Ledgered()
     run.mint("a", "b")
     request = Request("actor-0", b.ONE, 1, 1)
-    assert [body["task"] for _, body in run.fold.decide(0, (request,)).facts] == ["a"]
+    assert [body["task"] for _, body in assigning.decide(run.fold, 0, (request,)).facts] == ["a"]
     assert run.fold.waiting == 2  # a decision changes nothing
     assert run.fold.answered(request) is None
     run.decide(0, request)

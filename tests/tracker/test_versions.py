@@ -43,7 +43,7 @@ def content(path: Path) -> dict[str, list[Any]]:
 
 def folds_of(ledger: LedgerReader) -> Folds:
     folds = standard_folds()
-    folds.restore(ledger)
+    folds.restore(ledger, settle=ledger.settle if isinstance(ledger, Ledger) else None)
     return folds
 
 

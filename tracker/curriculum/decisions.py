@@ -27,7 +27,7 @@ TEXT = 256
 """Most characters of a task's id and of its label."""
 DRAWN_BYTES = 2 * 2**20
 """Bytes of drawn tasks, ids and labels among them, after which an answer gets no more of them: with the last one (a
-body has 1 MiB at most) and those of the queue (`tracker.tasks.ANSWER_BYTES`) it fits into one header (8 MiB)."""
+body has 1 MiB at most) and those of the queue (`tracker.assigning.ANSWER_BYTES`) it fits into one header (8 MiB)."""
 EVICTIONS = 4096
 """Most evictions in one commit; more wait for the next."""
 

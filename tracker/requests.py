@@ -1,0 +1,75 @@
+"""Requests for tasks on their way to an answer: new ones, those that wait for work, those that were told there is none.
+
+Invariant: the same request of the same incarnation has the same answer, also where that is none; a request waits for
+work for `PARKED` seconds at most, and one of an incarnation that is gone or was superseded has no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tracker.leases import Request
+
+PARKED = 0.5
+"""Seconds for which a request waits for work before it is told that there is none. Actors repeat theirs after 1 s."""
+REMEMBERED = 64
+"""Requests of one incarnation that were told so, and are told so again."""
+
+Key = tuple[str, str, int]
+
+
+class Requests:
+    """Those that are to be answered."""
+
+    def __init__(self) -> None:
+        self._open: dict[Key, tuple[Request, float | None]] = {}
+        """By (source, incarnation, number), and since when (monotonic seconds) it is known that there is no work."""
+        self._empty: dict[tuple[str, str], dict[int, None]] = {}
+
+    def add(self, request: Request) -> None:
+        """It came, or came again; what it asks for now counts."""
+        since = self._open.get(request[:3], (request, None))[1]
+        self._open[request[:3]] = (request, since)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether one waits for work."""
+        return bool(self._open)
+
+    def gone(self, source: str, incarnation: str) -> None:
+        """An incarnation will ask nothing more."""
+        self._empty.pop((source, incarnation), None)
+
+    def take(
+        self, heard: Callable[[Request], bool], answered: Callable[[Request], object]
+    ) -> tuple[list[Request], list[Request]]:
+        """(to be answered as they were before, to be answered anew). Who is not `heard` gets no answer."""
+        known: list[Request] = []
+        fresh: list[Request] = []
+        for key, (request, _) in list(self._open.items()):
+            if not heard(request):
+                del self._open[key]
+            elif request.request in self._empty.get(request[:2], ()) or answered(request) is not None:
+                del self._open[key]
+                known.append(request)
+            else:
+                fresh.append(request)
+        return known, fresh
+
+    def decided(self, given: Mapping[Request, bool], now: float) -> list[Request]:
+        """Some were given work, for others there is none. Those that are to be answered now: with it, or that so."""
+        told = []
+        for request, work in given.items():
+            since = self._open[request[:3]][1]
+            if not work and (since is None or now - since < PARKED):
+                self._open[request[:3]] = (request, now if since is None else since)
+                continue
+            del self._open[request[:3]]
+            told.append(request)
+            if work:
+                continue
+            empty = self._empty.setdefault(request[:2], {})
+            empty[request.request] = None
+            if len(empty) > REMEMBERED:
+                del empty[next(iter(empty))]
+        return told

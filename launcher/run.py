@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.errors import RequestError
 from launcher import directory as directories
@@ -17,13 +17,14 @@ from launcher.child import STATUS_REQUEST
 from launcher.curriculum import check_source
 from launcher.directory import RunDirectory
 from launcher.engines import NurseryEngine
-from launcher.launch import Launch, View
 from launcher.lifeline import Lifeline
-from launcher.plan import Plan, make_plan
-from launcher.probing import Probe
 from launcher.prompting import check_files
 from launcher.runfile import RunFile, load
 from launcher.runfile import resume as load_resumed
+
+if TYPE_CHECKING:
+    from launcher.launch import View
+    from launcher.plan import Plan
 
 
 def run(  # noqa: PLR0917 - the command line, option by option
@@ -53,7 +54,9 @@ def run(  # noqa: PLR0917 - the command line, option by option
     lifeline = Lifeline()
     nursery = NurseryEngine(lifeline, where.log("nursery"), folder=resolved.folder)
     try:
-        nursery.warm()  # the longest of all preparations; the others go on beside it
+        nursery.warm()  # the longest of all preparations; the others go on beside it, imports among them
+        from launcher.launch import Launch
+
         plan = _plan(resolved)
         if resolved.endpoints is not None:
             from actors.prompts.preflight import reach
@@ -76,6 +79,9 @@ def run(  # noqa: PLR0917 - the command line, option by option
 
 
 def _plan(resolved: RunFile) -> Plan:
+    from launcher.plan import make_plan
+    from launcher.probing import Probe
+
     check_source(resolved)
     check_files(resolved)
     probe = Probe(resolved)

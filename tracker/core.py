@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 from broker.delivery import body_text
@@ -39,6 +40,8 @@ BATCH = 8_192
 10,000 facts or 8 MiB that are not durable, and then waits (`broker.delivery.Outbox`)."""
 SNAPSHOT_FACTS = 100_000
 SNAPSHOT_SECONDS = 60.0
+_whose, _sequence = itemgetter(0, 1), itemgetter(2)
+"""Of a row; by the last one of each source all of its own are durable."""
 
 
 class Core:
@@ -151,6 +154,7 @@ class Core:
             self._sequence += 1
             batch.rows.append((TRACKER, self.incarnation, self._sequence, now.wall, kind, text))
             batch.bodies.append(decode(kind, text))
+        batch.own = len(batch.rows)
         batch.rows += self._rows[:BATCH]
         batch.bodies += self._bodies[:BATCH]
         del self._rows[:BATCH], self._bodies[:BATCH]
@@ -163,13 +167,10 @@ class Core:
         self._batch = None
         self.folds.apply(positions, batch.rows, batch.bodies)
         out = Committed()
-        own = 0
-        for row in batch.rows:
-            if row[0] == TRACKER:
-                out.facts.append(Fact(positions[own], *row[:5], batch.bodies[own]))
-                own += 1
-            else:
-                out.durable[row[0], row[1]] = row[2]
+        own = zip(positions, batch.rows[: batch.own], batch.bodies, strict=False)
+        out.facts = [Fact(position, *row[:5], body) for position, row, body in own]
+        of_sources = batch.rows[batch.own :]
+        out.durable = dict(zip(map(_whose, of_sources), map(_sequence, of_sources), strict=True))
         for request in batch.answers:
             out.answers.append(self._answered(request) or Answer(*request[:3], 0, ()))
         for policy, incarnation in batch.lives:

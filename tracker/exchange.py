@@ -73,6 +73,8 @@ class Batch:
 
     rows: list[Row] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
+    own: int = 0
+    """How many of them, the first ones, are the tracker's own decisions."""
     answers: list[Request] = field(default_factory=list)
     lives: list[Restoring] = field(default_factory=list)
 

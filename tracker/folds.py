@@ -86,11 +86,12 @@ class Folds:
     def apply(self, positions: range, rows: Sequence[Row], bodies: Sequence[Any]) -> None:
         """Apply facts that are now in the ledger, with their decoded bodies."""
         table = self._table
-        make = Fact._make
+        make = tuple.__new__  # as `Fact._make` does it, without a call in between
         for position, row, body in zip(positions, rows, bodies, strict=True):
-            takers = table.get(row[4])
+            source, incarnation, sequence, time, kind, _ = row
+            takers = table.get(kind)
             if takers is not None:
-                fact = make((position, row[0], row[1], row[2], row[3], row[4], body))
+                fact = make(Fact, (position, source, incarnation, sequence, time, kind, body))
                 for take in takers:
                     take(fact)
         if len(positions):

@@ -40,7 +40,7 @@ def screen(document: dict[str, Any], width: int, height: int, now: float, hint: 
     found = len(words.listing(document.get("alarms")))
     shouts = sections.alarms(document, min(found, 1 if room < 8 else 2 if room < 30 else 4))
     body += [framed(line, width) for line in shouts]
-    room -= len(shouts)
+    room = max(0, room - len(shouts))
     body += _wide(document, width, room) if width >= WIDE else _stacked(document, width, room)
     body = body[: max(0, height - 2)]
     body += [framed([], width)] * (height - 2 - len(body))

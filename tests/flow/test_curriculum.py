@@ -84,8 +84,6 @@ def test_levels_that_an_environment_lists(tmp_path: Path) -> None:
     ), "what is in the pool, each as often as any other"
     assert (found["tasks"]["pool"], found["tasks"]["failed"], found["episodes"]) == (5, 0, 15)
     assert found["tasks"]["labels"]["length 1"]["score_mean"] > 0
-    said = headrace("evaluate", str(run.directory), "--episodes", "5", cwd=tmp_path)
-    assert "5 tasks in the pool" in said.stdout
 
 
 def test_a_wayward_generator_and_several_agents(tmp_path: Path) -> None:

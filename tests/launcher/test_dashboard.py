@@ -213,6 +213,15 @@ def test_no_document_and_no_size_breaks_it(data: st.DataObject, width: int, heig
     assert {cell_len(line) for line in lines} == {width}
 
 
+@pytest.mark.parametrize("width", [80, 160])
+def test_more_alarms_than_rows_break_it_nowhere(width: int) -> None:
+    document = documents.spread()
+    document["alarms"] = [f"alarm {number}" for number in range(6)]
+    for height in range(1, 40):
+        lines = str(screen(document, width, height, documents.NOW)).split("\n")
+        assert len(lines) == height
+
+
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), max_size=80), st.integers(1, 90), st.integers(1, 6))
 def test_a_chart_fills_its_rectangle_and_reaches_its_top_and_foot(
     values: list[float | None], width: int, height: int

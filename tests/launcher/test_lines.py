@@ -100,6 +100,17 @@ def test_an_evaluation_is_a_table() -> None:
     assert "-15.25" in printed(render_evaluation(row))
 
 
+def test_an_evaluation_of_tasks_is_told_by_label() -> None:
+    labels = {
+        "length 1": {"episodes": 3, "score_mean": 0.75, "failed": 0},
+        "falling": {"episodes": 0, "score_mean": None, "failed": 2},
+    }
+    tasks = {"pool": 5, "score_mean": 0.75, "interval": [0.5, 1.0], "failed": 2, "trouble": "fell", "labels": labels}
+    text = printed(render_evaluation({"policies": {}, "tasks": tasks}))
+    for told in ("length 1", "0.75", "falling", "5 tasks in the pool", "0.5000 … 1.000", "the last one that failed: fell"):
+        assert told in text, text
+
+
 def test_phrases() -> None:
     assert [words.clock(s) for s in (0, 83.9, 3723, None, "x")] == ["0:00", "1:23", "1:02:03", "–", "–"]
     assert [words.span(s) for s in (3.21, 45, 125, 11_220, 180_000)] == ["3.2 s", "45 s", "2m05", "3h07", "2d02"]

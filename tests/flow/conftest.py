@@ -5,6 +5,7 @@ The runs have ended well; the tests that look at what a run leaves behind only r
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,14 @@ import zmq
 from broker.reactor import Reactor
 from tests.flow.running import Running
 from tests.flow.wiring import Reactors, Sockets
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals() -> None:
+    """Runs inherit what is ignored here, as under `nohup`: the tests send them these."""
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,14 @@ def test_an_evaluation_of_tasks_is_told_by_label() -> None:
     }
     tasks = {"pool": 5, "score_mean": 0.75, "interval": [0.5, 1.0], "failed": 2, "trouble": "fell", "labels": labels}
     text = printed(render_evaluation({"policies": {}, "tasks": tasks}))
-    for told in ("length 1", "0.75", "falling", "5 tasks in the pool", "0.5000 … 1.000", "the last one that failed: fell"):
+    for told in (
+        "length 1",
+        "0.75",
+        "falling",
+        "5 tasks in the pool",
+        "0.5000 … 1.000",
+        "the last one that failed: fell",
+    ):
         assert told in text, text
 
 

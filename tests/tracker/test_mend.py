@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,8 @@ def test_facts_that_could_not_be_folded_into_the_new_file_are_kept(path: Path, m
                 readers[0].execute("BEGIN")
                 assert readers[0].execute("SELECT count(*) FROM facts").fetchone() == (1000,)
 
+    impatient = partial(sqlite3.connect, uri=True, isolation_level=None, timeout=0.2, check_same_thread=False)
+    monkeypatch.setattr(LedgerReader, "_connect", staticmethod(impatient))
     monkeypatch.setattr(mends, "_readable", watched)
     made = mend(path.parent)
     readers[0].close()
@@ -95,12 +99,15 @@ def test_facts_that_could_not_be_folded_into_the_new_file_are_kept(path: Path, m
 
 @pytest.mark.parametrize("moved", range(5))
 def test_killed_at_any_moment_it_is_done_the_next_time(path: Path, monkeypatch: pytest.MonkeyPatch, moved: int) -> None:
-    held = sqlite3.connect(path, isolation_level=None)  # holds a moment, so that what comes stays in the WAL
-    held.execute("BEGIN")
-    held.execute("SELECT count(*) FROM facts").fetchone()
     late = [("actor-0", b.ONE, FACTS // 2 + 1, FACTS, "episode", json.dumps(b.episode(1.0)))]
-    with Ledger(path) as ledger, ledger.commit():
-        ledger.append(late)
+    kept = path.parent / "kept"
+    kept.mkdir()
+    with Ledger(path) as ledger:
+        with ledger.commit():
+            ledger.append(late)
+        for own in path.parent.glob("ledger.sqlite*"):  # as they are while it is in the WAL
+            shutil.copyfile(own, kept / own.name)
+    path = kept / path.name
     damage(path, 0.95)
     harmed = {suffix: Path(f"{path}{suffix}").read_bytes() for suffix in ("", "-wal")}
     assert harmed["-wal"]
@@ -127,7 +134,6 @@ def test_killed_at_any_moment_it_is_done_the_next_time(path: Path, monkeypatch: 
     with LedgerReader(path) as reader:
         reader.verify()
         assert reader.last_position == made.facts > 1000
-    held.close()
     assert mended_again(path) == "is not damaged"
     assert not list(path.parent.glob("*mend*"))
 

@@ -54,13 +54,16 @@ def mend(run_dir: Path) -> Mended:
             facts, why = _make(path)
             write_whole(begun, json.dumps({"facts": facts, "why": why, "aside": _free(path).name}).encode())
             sync_folder(path.parent)
-        plan = json.loads(begun.read_text())
-        aside = path.with_name(plan["aside"])
+        try:
+            plan = Mended(**json.loads(begun.read_text()))
+        except (ValueError, TypeError) as error:
+            raise RequestError(f"{begun} is not as it was written ({error}): remove it, if {path} is whole") from error
+        aside = path.parent / plan.aside
         _exchange(path, aside)
         sync_folder(path.parent)  # what says that it was begun goes last
         begun.unlink()
         sync_folder(path.parent)
-    return Mended(plan["facts"], plan["why"], aside)
+    return plan._replace(aside=aside)
 
 
 def _make(path: Path) -> tuple[int, str]:

@@ -138,6 +138,14 @@ def test_killed_at_any_moment_it_is_done_the_next_time(path: Path, monkeypatch: 
     assert not list(path.parent.glob("*mend*"))
 
 
+def test_a_plan_that_is_none_is_a_message(path: Path) -> None:
+    begun = path.with_name("ledger.sqlite.mending")
+    for text in ("", "[]", "{}"):
+        begun.write_text(text)
+        with pytest.raises(RequestError, match="remove it"):
+            mend(path.parent)
+
+
 def mended_again(path: Path) -> str:
     with pytest.raises(RequestError) as told:
         mend(path.parent)

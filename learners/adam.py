@@ -23,7 +23,8 @@ from broker.errors import RequestError, RunError
 class _Sloped(torch.autograd.Function):
     """A scalar (0) whose derivatives by the outputs are the slopes.
 
-    Of slopes that `torch.autograd.grad` is given it compares the shapes by way of sympy: 0.5 to 0.8 s and 33 MiB to import it, in each learner, before its first step.
+    Of slopes that `torch.autograd.grad` is given it compares the shapes by way of sympy: 0.5 to 0.8 s and 33 MiB to
+    import it, in each learner, before its first step.
     """
 
     @staticmethod

@@ -1,9 +1,9 @@
 """Stored facts with their bodies decoded, a chunk at a time; those of a long stretch from a process beside this one.
 
 Reading and decoding a fact takes as long as folding it: two cores rebuild half as fast again as one. The process is
-this module: it writes what it read to its standard output, and ends when nobody takes it. Invariant: whatever becomes of
-the process, every fact comes once and in order; what it did not give is read here. `marshal` is what keeps every type as
-it was decoded, and is read in half the time of msgpack; nobody but this module writes to that pipe.
+this module: it writes what it read to its standard output, and ends when nobody takes it. Invariant: whatever becomes
+of the process, every fact comes once and in order; what it did not give is read here. `marshal` is what keeps every
+type as it was decoded, and is read in half the time of msgpack; nobody but this module writes to that pipe.
 
     python -m tracker.stored LEDGER AFTER THROUGH KINDS
 """

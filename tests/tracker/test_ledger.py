@@ -7,7 +7,7 @@ import pytest
 
 from broker.errors import RequestError
 from tests.tracker.bodies import ONE, TWO
-from tracker.ledger import Ledger, LedgerDamaged, LedgerFull, LedgerReader
+from tracker.ledger import PAGE, Ledger, LedgerDamaged, LedgerFull, LedgerReader
 
 
 def rows(source: str, first: int, count: int, incarnation: str = ONE, body: str = "{}") -> list[tuple]:
@@ -105,7 +105,7 @@ def test_damage_is_named_when_it_is_opened(tmp_path: Path) -> None:
     write(ledger, rows("a", 1, 2000, body='"' + "x" * 200 + '"'))
     ledger.close()
     content = bytearray(path.read_bytes())
-    content[8 * 4096 : 40 * 4096] = b"\xa5" * (32 * 4096)
+    content[8 * PAGE : 40 * PAGE] = b"\xa5" * (32 * PAGE)
     path.write_bytes(content)
     with pytest.raises(LedgerDamaged, match="is damaged"):
         Ledger(path)

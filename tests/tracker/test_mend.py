@@ -15,7 +15,7 @@ from tests.tracker import bodies as b
 from tracker import ledger as ledgers
 from tracker import mend as mends
 from tracker.facts import Row
-from tracker.ledger import Ledger, LedgerDamaged, LedgerReader
+from tracker.ledger import PAGE, Ledger, LedgerDamaged, LedgerReader
 from tracker.lock import RunLock
 from tracker.mend import mend
 from tracker.summary import summarise
@@ -39,8 +39,8 @@ def path(tmp_path: Path) -> Path:
 
 def damage(path: Path, share: float, pages: int = 3) -> None:
     content = bytearray(path.read_bytes())
-    at = int(len(content) * share) // 4096 * 4096
-    content[at : at + pages * 4096] = b"\xa5" * (pages * 4096)
+    at = int(len(content) * share) // PAGE * PAGE
+    content[at : at + pages * PAGE] = b"\xa5" * (pages * PAGE)
     path.write_bytes(content)
 
 
@@ -67,7 +67,7 @@ def test_facts_survive_the_loss_of_everything_that_is_derived_from_them(path: Pa
     root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name LIKE 'sqlite_autoindex_facts%'").fetchone()
     connection.close()
     content = bytearray(path.read_bytes())
-    content[(root[0] - 1) * 4096 : root[0] * 4096] = b"\xa5" * 4096
+    content[(root[0] - 1) * PAGE : root[0] * PAGE] = b"\xa5" * PAGE
     path.write_bytes(content)
     made = mend(path.parent)
     assert (made.facts, made.why) == (FACTS, "")

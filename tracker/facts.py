@@ -35,6 +35,8 @@ class Fact(NamedTuple):
 
 
 _config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+_hot = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+"""Of what comes by the thousands a second: what else a source says is in the ledger, and is not built for the folds."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = float | None
 """None where the source had a number that was not finite."""
@@ -83,7 +85,7 @@ class Alarm(TypedDict):  # noqa: D101
     text: str
 
 
-@with_config(_config)
+@with_config(_hot)
 class Episode(TypedDict):  # noqa: D101
     length: Count
     returns: dict[str, Return]
@@ -92,7 +94,7 @@ class Episode(TypedDict):  # noqa: D101
     seconds: NotRequired[Number]
 
 
-@with_config(_config)
+@with_config(_hot)
 class Progress(TypedDict):  # noqa: D101
     env_steps: Count
     agent_steps: dict[str, Count]

@@ -32,7 +32,7 @@ GROUP = 256
 interpreter lock is let go once for all of them, so that the sockets' thread goes on meanwhile."""
 
 PAGE = 8192
-"""Bytes: half as many pages to write and to sum as with SQLite's own 4,096, a tenth of the tracker's time under load."""
+"""Bytes: half as many pages to write and to sum as with SQLite's own 4,096, a tenth of the tracker's time."""
 
 _insert = "INSERT INTO facts (source, incarnation, sequence, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)"
 _insert_group = _insert + ", (?, ?, ?, ?, ?, ?)" * (GROUP - 1)

@@ -21,7 +21,7 @@ from typing import Any
 
 from bench import prompt_rewards, runs
 from bench.children import Children, result
-from launcher.runfile import load
+from launcher.reading import load
 
 LIMIT = 64
 LATENCY = 0.2

@@ -87,8 +87,8 @@ def check(
     from launcher.plan import check_text, make_plan
     from launcher.probing import Probe
     from launcher.prompting import check_files
+    from launcher.reading import load
     from launcher.rehearsal import rehearse
-    from launcher.runfile import load
 
     resolved = load(run, list(overrides or ()))
     check_source(resolved)

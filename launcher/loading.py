@@ -20,7 +20,7 @@ from launcher.directory import inspect
 from launcher.host import append_folder
 from launcher.plan import Plan, make_plan
 from launcher.probing import Probe
-from launcher.runfile import load as load_run_file
+from launcher.reading import load as load_run_file
 from tracker.checkpoints import newest_valid
 
 

@@ -19,8 +19,9 @@ from launcher.directory import RunDirectory
 from launcher.engines import NurseryEngine
 from launcher.lifeline import Lifeline
 from launcher.prompting import check_files
-from launcher.runfile import RunFile, load
-from launcher.runfile import resume as load_resumed
+from launcher.reading import load
+from launcher.reading import resume as load_resumed
+from launcher.runfile import RunFile
 
 if TYPE_CHECKING:
     from launcher.launch import View

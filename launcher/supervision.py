@@ -16,7 +16,6 @@ after it was given up, is left to the engine's `close`.
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from launcher.decisions import (
     Stopping,
     Terminate,
 )
+from launcher.exits import describe, signal_name
 
 WINDOW_SECONDS = 60.0
 MAX_BACKOFF_SECONDS = 15.0
@@ -295,20 +295,3 @@ class Supervisor:
             role.killed = now
             return [Kill(role.name, f"{why}, and deaf to SIGTERM")]
         return []
-
-
-def signal_name(status: int | None) -> str | None:
-    """SIGKILL for -9; None where it was no signal, or nobody knows."""
-    if status is None or status >= 0:
-        return None
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
-
-
-def describe(status: int | None) -> str:
-    """An exit in words."""
-    if status is None:
-        return "an unknown status"
-    return signal_name(status) or f"status {status}"

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from launcher.cli import app
 from launcher.combinations import SHIPPED
-from launcher.runfile import RunFile, shipped
+from launcher.reading import shipped
+from launcher.runfile import RunFile
 from learners.algorithm import SHIPPED as ALGORITHMS
 from learners.ppo import PpoSettings
 from learners.prompts.settings import SearchSettings

@@ -10,7 +10,8 @@ import pytest
 
 from broker.errors import RequestError
 from launcher.curriculum import check_source
-from launcher.runfile import RunFile, load
+from launcher.reading import load
+from launcher.runfile import RunFile
 
 ENVIRONMENTS = {"environment": {"id": "CartPole-v1"}}
 OWN = {"policies": {"names": ["p"]}, "actors": {"rollout": "a:B"}}

@@ -21,7 +21,7 @@ from launcher import directory as directories
 from launcher.directory import inspect, last_words, make, newest
 from launcher.plan import DEFAULT_BATCH_STEPS, Plan, check_text, child_of, make_plan, map_agents, roles
 from launcher.probing import Probe, Spaces
-from launcher.runfile import load
+from launcher.reading import load
 
 
 def leaf(*shape: int) -> dict[str, Any]:

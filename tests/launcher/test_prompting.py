@@ -19,7 +19,8 @@ from actors.prompts.settings import share
 from broker.errors import RequestError
 from launcher.plan import check_text, make_plan
 from launcher.prompting import check_files
-from launcher.runfile import RunFile, load, resume
+from launcher.reading import load, resume
+from launcher.runfile import RunFile
 
 TASK = {"question": "How many days are 3 weeks and 3 days?", "answer": "24"}
 RUN = """
@@ -118,14 +119,14 @@ def test_questions_that_changed_between_two_lives_are_told(tmp_path: Path) -> No
 
 
 def test_the_launcher_needs_no_client_to_check_them() -> None:
-    code = "import sys, launcher.runfile, launcher.prompting, actors.prompts.preflight\n"
+    code = "import sys, launcher.reading, launcher.prompting, actors.prompts.preflight\n"
     code += "print([m for m in ('torch', 'numpy', 'openai', 'aiohttp', 'tenacity') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
 def test_what_is_not_installed_is_told() -> None:
     code = "import sys; sys.modules['tenacity'] = None\n"
-    code += "from launcher.prompting import check_files; from launcher.runfile import load; check_files(load('qa'))"
+    code += "from launcher.prompting import check_files; from launcher.reading import load; check_files(load('qa'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "RequestError: prompts: needs the package 'tenacity'; pip install 'headrace[prompts]'" in done.stderr
 

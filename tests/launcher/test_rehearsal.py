@@ -10,8 +10,8 @@ import pytest
 from broker.errors import RequestError
 from launcher.plan import make_plan
 from launcher.probing import Spaces
+from launcher.reading import load
 from launcher.rehearsal import mistakes, rehearse
-from launcher.runfile import load
 from tests.launcher.test_cli import headrace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

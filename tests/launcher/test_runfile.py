@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import RequestError
-from launcher.runfile import RunFile, load, resume, resume_differences, shipped
+from launcher.reading import load, resume, resume_differences, shipped
+from launcher.runfile import RunFile
 
 
 def wrong(overrides: list[str], run: str = "cartpole") -> str:
@@ -21,7 +22,7 @@ def wrong(overrides: list[str], run: str = "cartpole") -> str:
 
 
 def test_the_launcher_is_light() -> None:
-    modules = "runfile plan inquiry probing rehearsal engines nursery child supervision directory lifeline host"
+    modules = "runfile reading plan inquiry probing rehearsal engines nursery child supervision directory lifeline host"
     code = f"import sys\nfor m in {modules.split()}: __import__('launcher.' + m)\n"
     code += "print([m for m in ('torch', 'numpy', 'gymnasium') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

@@ -13,7 +13,8 @@ from broker.delivery import MAX_BODY, body_text
 from broker.errors import RequestError
 from broker.liveness import Event
 from broker.wire import Codec, Identity
-from launcher.runfile import RunFile, resume_differences
+from launcher.reading import resume_differences
+from launcher.runfile import RunFile
 from tests.tracker import bodies as b
 from tests.tracker.pools import settings
 from tests.tracker.test_core import Shell

@@ -1,0 +1,168 @@
+"""From what was asked on the command line to a `RunFile`: found, parsed, overridden, resolved.
+
+Invariant: whatever is wrong on the way is one RequestError, with file and line where there is one. A resumed run takes
+only such overrides as leave what was learned its meaning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from broker.errors import RequestError
+from launcher import prompting
+from launcher.combinations import leaves
+from launcher.mistakes import nearest
+from launcher.runfile import RunFile
+from tracker.curriculum.settings import differences
+
+DEFAULT_RUN = "spread"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run file as it was found: its text, what errors call it, and the folder of the user's modules beside it."""
+
+    text: str
+    label: str
+    folder: Path | None
+
+
+def shipped() -> list[str]:
+    """The names of the run files that come with the package."""
+    return sorted(file.name[:-5] for file in resources.files("runs").iterdir() if file.name.endswith(".toml"))
+
+
+def locate(run: str | Path | None = None) -> Source:
+    """The run file of that path or shipped name (None: `spread`); RequestError if there is none."""
+    name = str(run if run is not None else DEFAULT_RUN)
+    path = Path(name).expanduser()
+    if not (isinstance(run, Path) or path.suffix == ".toml" or os.sep in name):
+        file = resources.files("runs").joinpath(f"{name}.toml")
+        if file.is_file():
+            return Source(file.read_text(encoding="utf-8"), f"run {name}", None)
+        if not path.is_file():
+            raise RequestError(f"no run is named {name!r}{nearest(name, shipped())}; a file of your own ends in .toml")
+    try:
+        return Source(path.read_text(encoding="utf-8"), name, path.resolve().parent)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{name}: not UTF-8 text (byte {error.start}); TOML must be") from None
+    except OSError as error:
+        raise RequestError(f"{name}: cannot be read: {error.strerror}") from None
+
+
+def parse(source: Source) -> dict[str, Any]:
+    """The TOML's tables; RequestError with file and line where the syntax is wrong."""
+    try:
+        return tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as error:
+        text = str(error)
+        place = re.search(r" \(at line (\d+), column (\d+)\)$", text)
+        if place:
+            where, text = f"{source.label}:{place[1]}:{place[2]}", text[: place.start()]
+        else:
+            where = f"{source.label}:{source.text.count(chr(10)) + 1}"
+        raise RequestError(f"{where}: {text}") from None
+
+
+def override(tables: dict[str, Any], setting: str) -> None:
+    """Apply one `--set a.b=value` in place: the value is TOML, or else text; an empty one takes the key away."""
+    key, equals, value = setting.partition("=")
+    path = _key_path(key.strip())
+    if not equals or not all(path):
+        raise RequestError(f"--set {setting}: write it as key=value, for example --set actors.processes=4")
+    table = tables
+    for place, part in enumerate(path[:-1]):
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RequestError(f"--set {setting}: {'.'.join(path[: place + 1])} is a value, not a section")
+    if value.strip():
+        table[path[-1]] = _toml_value(value.strip())
+    else:
+        table.pop(path[-1], None)
+
+
+def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int | None = None) -> RunFile:
+    """The resolved run file: the TOML, then the overrides, then the seed (drawn and recorded when none is given)."""
+    source = locate(run)
+    tables = parse(source)
+    for setting in overrides:
+        override(tables, setting)
+    if seed is not None:
+        tables["seed"] = seed
+    if "name" not in tables and source.folder is not None:
+        tables["name"] = Path(source.label).stem
+    tables.setdefault("seed", secrets.randbelow(2**31))
+    if source.folder is not None and not isinstance(tables.get("folder"), str):
+        tables.setdefault("folder", str(source.folder))
+    elif isinstance(tables.get("folder"), str):
+        tables["folder"] = str((source.folder or Path.cwd()) / Path(tables["folder"]).expanduser())
+    label = source.label + (" with --set" if overrides else "")
+    prompting.resolve(tables, label)
+    return RunFile.from_plain(tables, label)
+
+
+def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[str, tuple[Any, Any]]]:
+    """The stored run file with the overrides that a resumed run may have, and what they changed."""
+    before = load(stored)
+    after = load(stored, overrides)
+    return after, resume_differences(before, after)
+
+
+_MAY_CHANGE = re.compile(
+    r"stop\..*|actors\.processes|learner\.checkpoint_seconds|learner\.settings\.(\w*_)?rate"
+    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*|prompts\.rollout_seconds|scripted\..*"
+    r"|endpoints\.\w+\.(url|key_env|key_file|concurrency|timeout_seconds|retries|backoff_seconds|price_in|price_out)"
+)
+
+
+def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, Any]]:
+    """Path -> (stored, asked) of what changed; RequestError if a resumed run may not change it.
+
+    Of the curriculum, what tunes it may change, and what shapes it where the run file names a migration.
+    """
+    if stored.curriculum is not None and asked.curriculum is not None:
+        differences(stored.curriculum.to_plain(), asked.curriculum)
+    elif stored.curriculum is not asked.curriculum:
+        raise RequestError("a resumed run keeps its [curriculum], or goes on without one; start a new run")
+    before, after = leaves(stored.to_plain()), leaves(asked.to_plain())
+    changed = {
+        path: (before.get(path), after.get(path))
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    }
+    refused = {path: values for path, values in changed.items() if not _MAY_CHANGE.fullmatch(path)}
+    if refused:
+        told = "\n".join(f"  {path}: {old!r} -> {new!r}" for path, (old, new) in refused.items())
+        raise RequestError(
+            "a resumed run may change only [stop], actors.processes, rates, and where and how fast endpoints are; "
+            f"start a new run for\n{told}"
+        )
+    return changed
+
+
+def _key_path(key: str) -> list[str]:
+    try:
+        table: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return key.split(".")  # a glob such as policies.agents.agent_* is no bare TOML key
+    path = []
+    while isinstance(table, dict) and len(table) == 1:
+        (part, table) = next(iter(table.items()))
+        path.append(part)
+    return path
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        tables = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return tables["value"] if tables.keys() == {"value"} else text

@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broker.addresses import check_bind
 from broker.errors import RequestError
 from launcher.curriculum import curriculum_mistakes
 from launcher.mistakes import nearest
 from launcher.prompting import contradictions as prompt_contradictions
-
-if TYPE_CHECKING:
-    from launcher.runfile import RunFile
+from launcher.runfile import RunFile
 
 SHIPPED = {
     "policies.network": ("mlp", "cnn"),

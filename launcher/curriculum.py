@@ -1,26 +1,13 @@
-"""The `[curriculum]` section as a user writes it: the tracker's keys and the actors' in one table.
+"""What can be wrong with `[curriculum]` though each key alone is right.
 
-Invariant: each side's model is the only description of its keys, and knows nothing of the other; here they meet, and
-what contradicts itself between them, or in the rest of the run file, is found before a process starts.
+Invariant: what contradicts itself between the tracker's keys and the actors', or in the rest of the run file, is found
+before a process starts.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from actors.curriculum.settings import DrawingSettings
-from tracker.curriculum.settings import CurriculumSettings
-
-if TYPE_CHECKING:
-    from launcher.runfile import RunFile
-
-
-class Curriculum(CurriculumSettings, DrawingSettings):
-    """The whole section."""
-
-    def to_plain(self) -> dict[str, Any]:
-        """The tracker's part alone, by the names of the run file: what is compared when a run is resumed."""
-        return CurriculumSettings.of(self.model_dump(mode="json", by_alias=True, exclude={"migrate"})).to_plain()
+from launcher.runfile import Curriculum, RunFile
 
 
 def curriculum_mistakes(run: RunFile) -> list[tuple[str, str]]:

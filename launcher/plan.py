@@ -28,6 +28,7 @@ from launcher.decisions import Kind
 from launcher.directory import RunDirectory
 from launcher.probing import Spaces
 from launcher.prompting import is_simulated, told_of
+from launcher.reading import from_plain
 from launcher.runfile import RunFile
 
 DEFAULT_BATCH_STEPS = {"ppo": 2048}
@@ -118,7 +119,7 @@ class Plan:
             for name, policy in plain["policies"].items()
         }
         return cls(
-            RunFile.from_plain(plain["run"]),
+            from_plain(plain["run"]),
             plain["environment_kind"],
             dict(plain["agents"]),
             policies,

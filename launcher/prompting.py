@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from actors.prompts import keys
@@ -21,10 +21,8 @@ from actors.scoring import dataset
 from actors.scoring.template import placeholders
 from actors.scripted.settings import MODEL
 from broker.errors import RequestError
+from launcher.runfile import RunFile
 from learners.prompts.settings import checked
-
-if TYPE_CHECKING:
-    from launcher.runfile import RunFile
 
 SPLITS = ("training", "validation")
 SEARCHES = ("textual_gradients", "gepa")

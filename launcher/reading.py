@@ -10,16 +10,18 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from broker.errors import RequestError
 from launcher import prompting
-from launcher.combinations import leaves
-from launcher.mistakes import nearest
+from launcher.combinations import contradictions, leaves
+from launcher.mistakes import nearest, report
 from launcher.runfile import RunFile
 from tracker.curriculum.settings import differences
 
@@ -89,6 +91,18 @@ def override(tables: dict[str, Any], setting: str) -> None:
         table.pop(path[-1], None)
 
 
+def from_plain(plain: Mapping[str, Any], label: str = "the run file") -> RunFile:
+    """The run file that `RunFile.to_plain` gave, or a parsed TOML; RequestError names every mistake."""
+    try:
+        run = RunFile.model_validate(dict(plain))
+    except ValidationError as error:
+        raise report(label, error, RunFile) from None
+    wrong = contradictions(run)
+    if wrong:
+        raise report(label, wrong, RunFile)
+    return run
+
+
 def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int | None = None) -> RunFile:
     """The resolved run file: the TOML, then the overrides, then the seed (drawn and recorded when none is given)."""
     source = locate(run)
@@ -106,7 +120,7 @@ def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int
         tables["folder"] = str((source.folder or Path.cwd()) / Path(tables["folder"]).expanduser())
     label = source.label + (" with --set" if overrides else "")
     prompting.resolve(tables, label)
-    return RunFile.from_plain(tables, label)
+    return from_plain(tables, label)
 
 
 def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[str, tuple[Any, Any]]]:

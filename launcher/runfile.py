@@ -1,8 +1,8 @@
 """The run file: what a run is asked to be, as closed and frozen models.
 
-Invariant: a `RunFile` that exists is right: every key is known, every value has its type and range, and no combination
-contradicts itself. What is wrong raises one RequestError that names every mistake by its path. A resolved run file
-(`write`) read again (`launcher.reading`) is equal to itself, so that `--resume` rests on it.
+Invariant: in a `RunFile` every key is known, and every value has its type and range; one that `launcher.reading` gives
+does not contradict itself either. A resolved one (`write`) that is read again is equal to itself, so that `--resume`
+rests on it.
 
 The models are the only description of the keys: `launcher.mistakes` reads them to find the nearest known key.
 """
@@ -10,17 +10,15 @@ The models are the only description of the keys: `launcher.mistakes` reads them 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from actors.curriculum.settings import DrawingSettings
 from actors.prompts.settings import Endpoints, Prompts
 from actors.scripted.settings import Scripted
-from launcher.combinations import contradictions
-from launcher.curriculum import Curriculum
-from launcher.mistakes import report
+from tracker.curriculum.settings import CurriculumSettings
 
 Settings = dict[str, JsonValue]
 Count = Annotated[int, Field(ge=1, lt=2**53)]
@@ -119,6 +117,14 @@ class Supervision(Section):
     """The wait before the first restart; it doubles with each one in the same 60 s."""
 
 
+class Curriculum(CurriculumSettings, DrawingSettings):
+    """The `[curriculum]` section: the tracker's keys and the actors', whose models know nothing of each other."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """The tracker's part alone, by the names of the run file: what is compared when a run is resumed."""
+        return CurriculumSettings.of(self.model_dump(mode="json", by_alias=True, exclude={"migrate"})).to_plain()
+
+
 class RunFile(Section):
     """The whole run file. `seed` and `folder` are filled in by `launcher.reading`, everything else has a default."""
 
@@ -142,18 +148,6 @@ class RunFile(Section):
     def to_plain(self) -> dict[str, Any]:
         """The resolved run file as JSON-able mappings, without the keys that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], label: str = "the run file") -> Self:
-        """The run file that `to_plain` gave, or a parsed TOML; RequestError names every mistake."""
-        try:
-            run = cls.model_validate(dict(plain))
-        except ValidationError as error:
-            raise report(label, error, cls) from None
-        wrong = contradictions(run)
-        if wrong:
-            raise report(label, wrong, cls)
-        return run
 
     def to_toml(self) -> str:
         """The resolved run file as TOML text."""

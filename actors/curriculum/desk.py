@@ -9,25 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import Any
 
 from actors.asking import Asking
+from actors.curriculum.drawn import DrawnTask
 from actors.curriculum.patience import Patience
 from actors.curriculum.workshop import Workshop
 from broker import messages as m
 from broker.station import Station
-
-
-@dataclass(frozen=True)
-class DrawnTask:
-    """One drawn task, until when (monotonic seconds) it is leased."""
-
-    task: str
-    label: str
-    draw: int
-    body: dict[str, Any]
-    until: float = float("inf")
 
 
 class Desk:

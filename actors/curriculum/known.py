@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
-from actors.curriculum.desk import DrawnTask
+from actors.curriculum.drawn import DrawnTask
 
 
 class Known(NamedTuple):
@@ -24,7 +24,7 @@ class Known(NamedTuple):
 
 
 class KnownTasks:
-    """`actors.environments.tasked.Tasks`, without a tracker."""
+    """`actors.curriculum.drawn.Tasks`, without a tracker."""
 
     def __init__(self, tasks: Sequence[Known], episodes: int, seed: int) -> None:
         order = random.Random(seed).sample(tasks, len(tasks))

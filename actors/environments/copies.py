@@ -20,8 +20,7 @@ from actors.environments.columns import AgentColumns
 from broker.errors import RequestError
 
 if TYPE_CHECKING:
-    from actors.curriculum.desk import DrawnTask
-    from actors.environments.tasked import Tasks
+    from actors.curriculum.drawn import DrawnTask, Tasks
 
 KEPT = 16
 """Environments with settings of their own that a copy keeps for the next task that has the same."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from actors.curriculum.desk import DrawnTask
+from actors.curriculum.drawn import DrawnTask, Tasks
 from actors.curriculum.scoring import Played, Score
 from actors.environments.copies import Copy, GymCopy, ZooCopy
 from actors.environments.gym import GymEnvironments
@@ -24,29 +24,6 @@ from actors.environments.vector import Array, Masks, Observations, Step
 from actors.environments.zoo import ZooEnvironments
 from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RequestError
-
-
-class Tasks(Protocol):
-    """Where drawn tasks come from, and where it is said what came of them: `actors.curriculum.desk.Desk`."""
-
-    @property
-    def stock(self) -> int:
-        """How many can be taken now."""
-
-    def tend(self, wanted: int = 0) -> None:
-        """Ask for more, and take what has come; `wanted` copies have none."""
-
-    def hungry(self) -> bool:
-        """Tend; whether there is still nothing to play."""
-
-    def take(self) -> DrawnTask | None:
-        """The next one, if there is one."""
-
-    def outcome(self, drawn: DrawnTask, score: float) -> None:
-        """It was played to its end."""
-
-    def failed(self, drawn: DrawnTask, traceback: str, *, permanent: bool) -> None:
-        """It could not be played."""
 
 
 class TaskedEnvironments:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pettingzoo import ParallelEnv
 
-from actors.curriculum.desk import DrawnTask
+from actors.curriculum.drawn import DrawnTask
 from actors.curriculum.scoring import Played
 from actors.environments.settings import EnvironmentSettings
 from actors.environments.tasked import TaskedEnvironments

@@ -18,7 +18,7 @@ from launcher import directory as directories
 from launcher.engines import Exited, PlainEngine, Started
 from launcher.lifeline import Lifeline
 from launcher.plan import child_of, make_plan, tracker_address
-from launcher.runfile import RunFile
+from launcher.reading import from_plain
 from tests.chaos.durable_log import acknowledged
 from tests.flow.running import assert_folds_equal_rebuild, quiet, until
 from tracker.curriculum.settings import CurriculumSettings
@@ -33,7 +33,7 @@ class Tracker:
 
     def __init__(self, home: Path, curriculum: dict[str, Any] | None = None) -> None:
         own = {"name": "load", "actors": {"rollout": "nowhere:Nothing"}, "policies": {"names": ["p"]}}
-        run = RunFile.from_plain(own)
+        run = from_plain(own)
         if curriculum is not None:  # no run file may have it yet; the tracker's side stands
             run = run.model_copy(update={"curriculum": CurriculumSettings.model_validate(curriculum)})
         self.where = directories.make("load", home / "run")

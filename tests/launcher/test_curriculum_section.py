@@ -10,7 +10,7 @@ import pytest
 
 from broker.errors import RequestError
 from launcher.curriculum import check_source
-from launcher.reading import load
+from launcher.reading import from_plain, load
 from launcher.runfile import RunFile
 
 ENVIRONMENTS = {"environment": {"id": "CartPole-v1"}}
@@ -19,7 +19,7 @@ GOOD = {"levels": {"seeds": [1, 2]}, "score": "success"}
 
 
 def run(curriculum: dict[str, Any], **more: Any) -> RunFile:
-    return RunFile.from_plain({**(more or ENVIRONMENTS), "curriculum": curriculum})
+    return from_plain({**(more or ENVIRONMENTS), "curriculum": curriculum})
 
 
 @pytest.mark.parametrize(

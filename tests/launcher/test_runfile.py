@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import RequestError
-from launcher.reading import load, resume, resume_differences, shipped
-from launcher.runfile import RunFile
+from launcher.reading import from_plain, load, resume, resume_differences, shipped
 
 
 def wrong(overrides: list[str], run: str = "cartpole") -> str:
@@ -41,7 +40,7 @@ def test_a_resolved_run_file_is_read_back_equal(name: str, tmp_path: Path) -> No
     run.write(tmp_path / "run.toml")
     again = load(tmp_path / "run.toml")
     assert again.model_copy(update={"folder": None}) == run
-    assert RunFile.from_plain(run.to_plain()) == run
+    assert from_plain(run.to_plain()) == run
     assert list(tmp_path.iterdir()) == [tmp_path / "run.toml"]
 
 
@@ -64,7 +63,7 @@ def test_a_resolved_run_file_is_read_back_equal(name: str, tmp_path: Path) -> No
 def test_any_plain_settings_survive_toml(tmp_path_factory: pytest.TempPathFactory, given_settings: dict) -> None:  # type: ignore[type-arg]
     plain = load("cartpole", seed=1).to_plain()
     plain["environment"]["settings"] = given_settings
-    run = RunFile.from_plain(plain)
+    run = from_plain(plain)
     path = tmp_path_factory.mktemp("run") / "run.toml"
     run.write(path)
     assert load(path).environment == run.environment

@@ -13,7 +13,7 @@ from broker.delivery import MAX_BODY, body_text
 from broker.errors import RequestError
 from broker.liveness import Event
 from broker.wire import Codec, Identity
-from launcher.reading import resume_differences
+from launcher.reading import from_plain, resume_differences
 from launcher.runfile import RunFile
 from tests.tracker import bodies as b
 from tests.tracker.pools import settings
@@ -171,12 +171,12 @@ def test_a_resumed_run_goes_on_with_tasks_labels_scores_counters_and_random_stat
 
 
 def test_the_launcher_says_the_same_of_a_resumed_run_before_it_starts() -> None:
-    run = RunFile.from_plain({"policies": {"names": ["p"]}, "actors": {"rollout": "a:B"}})
+    run = from_plain({"policies": {"names": ["p"]}, "actors": {"rollout": "a:B"}})
 
     def asked(**curriculum: Any) -> RunFile:
-        return RunFile.from_plain({**run.to_plain(), "curriculum": {"generator": "a:make", **curriculum}})
+        return from_plain({**run.to_plain(), "curriculum": {"generator": "a:make", **curriculum}})
 
-    assert RunFile.from_plain(asked().to_plain()) == asked()
+    assert from_plain(asked().to_plain()) == asked()
     assert resume_differences(asked(), asked(generator="a:other")) == {"curriculum.generator": ("a:make", "a:other")}
     assert resume_differences(asked(), asked(alpha=0.2)) == {"curriculum.alpha": (0.1, 0.2)}
     with pytest.raises(RequestError, match=r"curriculum\.migrate\.scorer"):
@@ -185,7 +185,7 @@ def test_the_launcher_says_the_same_of_a_resumed_run_before_it_starts() -> None:
     with pytest.raises(RequestError, match=r"keeps its \[curriculum\]"):
         resume_differences(asked(), asked().model_copy(update={"curriculum": None}))
     with pytest.raises(RequestError, match="min_presentations"):
-        RunFile.from_plain({**run.to_plain(), "curriculum": {"min_samples": 10, "min_presentations": 5}})
+        from_plain({**run.to_plain(), "curriculum": {"min_samples": 10, "min_presentations": 5}})
 
 
 def test_the_standings_and_the_summary_show_the_pool(tmp_path: Path) -> None:

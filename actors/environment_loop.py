@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from actors.columns import Columns
-from actors.environments.tasked import TaskedEnvironments
+from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.vector import EnvironmentFailed, VectorEnvironment
 from actors.policies.policy import Policy
 from broker.policy_spoke import PolicySpoke

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from actors.curriculum.known import KnownTasks
-from actors.environments.tasked import TaskedEnvironments
+from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.vector import Episode, VectorEnvironment
 from actors.policies.policy import Policy
 

@@ -17,11 +17,11 @@ from actors.columns import Columns
 from actors.curriculum.desk import Desk
 from actors.curriculum.scoring import scorer
 from actors.curriculum.settings import DrawingSettings
+from actors.curriculum.tasked import TaskedEnvironments
 from actors.curriculum.workshop import Workshop
 from actors.environment_loop import Acting, EnvironmentLoop
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
-from actors.environments.tasked import TaskedEnvironments
 from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
 from actors.rollout import Rollout, RolloutContext, build_rollout

@@ -14,9 +14,9 @@ from typing import Any
 from actors.curriculum.known import Known, KnownTasks
 from actors.curriculum.scoring import scorer
 from actors.curriculum.settings import DrawingSettings
+from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
-from actors.environments.tasked import TaskedEnvironments
 from actors.playing import interval, play, play_tasks, returns_of
 from broker.errors import RequestError
 from launcher.loading import load

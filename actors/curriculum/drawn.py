@@ -1,4 +1,4 @@
-"""A drawn task as those see it who play it, and where they take it from. Invariant: values, which import nothing of ours."""
+"""A drawn task as those see it who play it, and where they take it from. Invariant: values, and no other room."""
 
 from __future__ import annotations
 

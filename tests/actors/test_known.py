@@ -12,8 +12,8 @@ import pytest
 
 from actors.curriculum.known import Known, KnownTasks
 from actors.curriculum.scoring import Played
+from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.settings import EnvironmentSettings
-from actors.environments.tasked import TaskedEnvironments
 from actors.playing import play_tasks
 from broker.errors import RequestError
 from tests.actors.test_tasked import Count, Two

@@ -14,8 +14,8 @@ from pettingzoo import ParallelEnv
 
 from actors.curriculum.drawn import DrawnTask
 from actors.curriculum.scoring import Played
+from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.settings import EnvironmentSettings
-from actors.environments.tasked import TaskedEnvironments
 
 SPACE = gymnasium.spaces.Box(0, 100, (1,), np.float32)
 

@@ -12,15 +12,13 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from actors.curriculum.drawn import DrawnTask, Tasks
 from actors.environments.columns import AgentColumns
 from broker.errors import RequestError
-
-if TYPE_CHECKING:
-    from actors.curriculum.drawn import DrawnTask, Tasks
 
 KEPT = 16
 """Environments with settings of their own that a copy keeps for the next task that has the same."""

@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from actors.curriculum.copies import Copy, GymCopy, ZooCopy
 from actors.curriculum.drawn import DrawnTask, Tasks
 from actors.curriculum.scoring import Played, Score
-from actors.environments.copies import Copy, GymCopy, ZooCopy
 from actors.environments.gym import GymEnvironments
 from actors.environments.load import builder
 from actors.environments.settings import EnvironmentSettings

@@ -32,8 +32,9 @@ from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
-from tracker.core import SNAPSHOT_FACTS, standard_folds
+from tracker.core import SNAPSHOT_FACTS
 from tracker.ledger import LEDGER, Ledger, LedgerReader
+from tracker.standard import standard_folds
 from tracker.summary import summarise
 
 BATCH = 8_192

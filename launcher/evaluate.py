@@ -20,9 +20,9 @@ from actors.environments.settings import EnvironmentSettings
 from actors.playing import interval, play, play_tasks, returns_of
 from broker.errors import RequestError
 from launcher.loading import load
-from tracker.core import standard_folds
 from tracker.curriculum.pool import Curriculum
 from tracker.reader import LEDGER, LedgerReader
+from tracker.standard import standard_folds
 
 APART = 2_000_003
 """Added to the run's seed: an actor's seeds are 1,000,003 times it, plus its index."""

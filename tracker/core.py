@@ -27,7 +27,7 @@ from tracker.curriculum.pool import Curriculum
 from tracker.epochs import Epochs
 from tracker.exchange import Batch, Committed, CoreEvent, Joined, Life, Now, Restoring, Settings
 from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
-from tracker.folds import Fold, Folds
+from tracker.folds import Folds
 from tracker.leases import Answer, Request
 from tracker.phases import ENDINGS, Phases
 from tracker.requests import Requests
@@ -281,24 +281,3 @@ class Core:
             return []
         life = max(tally.life, tally.version[0], (tally.checkpoint or (0, 0))[0]) + 1
         return [("life", {"policy": restoring.policy, "life": life, "incarnation": restoring.incarnation})]
-
-
-def standard_folds() -> Folds:
-    """The folds of every run, at position 0."""
-    folds: dict[str, Fold] = {"standings": Standings(), "tasks": Tasks(), "epochs": Epochs()}
-    return Folds({**folds, "curriculum": Curriculum(), "templates": Templates()})
-
-
-__all__ = [
-    "BATCH",
-    "Batch",
-    "Committed",
-    "Core",
-    "CoreEvent",
-    "Joined",
-    "Life",
-    "Now",
-    "Restoring",
-    "Settings",
-    "standard_folds",
-]

@@ -15,9 +15,10 @@ from broker.hub import Hub
 from broker.names import STANDINGS
 from broker.station import Gauge
 from broker.wire import Identity
-from tracker.core import Core, Now
+from tracker.core import Core
 from tracker.curriculum.report import Section
 from tracker.document import standings_document
+from tracker.exchange import Now
 from tracker.leaderboard import standings_part
 from tracker.live import Live
 

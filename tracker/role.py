@@ -24,9 +24,10 @@ from broker.names import ALL
 from broker.reactor import Reactor, until
 from broker.station import Spec
 from tracker.checkpoints import FOLDER, CheckpointStore
-from tracker.core import Core, Joined, Now, Restoring, Settings, standard_folds
+from tracker.core import Core
 from tracker.curriculum.settings import CurriculumSettings
 from tracker.display import Display
+from tracker.exchange import Joined, Now, Restoring, Settings
 from tracker.facts import Fact, Row
 from tracker.hubs import Hubs
 from tracker.leases import Request
@@ -36,6 +37,7 @@ from tracker.lock import RunLock
 from tracker.notices import Notices
 from tracker.reserve import Reserve
 from tracker.snapshots import Snapshots
+from tracker.standard import standard_folds
 from tracker.transfers import Transfers
 
 GATHER = 0.005

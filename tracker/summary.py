@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tracker.checkpoints import FOLDER
-from tracker.core import standard_folds
 from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
 from tracker.document import policy_counts, task_counts
@@ -20,6 +19,7 @@ from tracker.files import write_whole
 from tracker.leaderboard import summary_part, template_rows
 from tracker.ledger import LEDGER, LedgerReader
 from tracker.lock import is_held
+from tracker.standard import standard_folds
 from tracker.standings import Standings
 from tracker.tallies import finite
 from tracker.tasks import Tasks

@@ -14,7 +14,8 @@ from broker import messages as m
 from broker.errors import DamagedCheckpoint, RunError
 from broker.hub import Hub
 from tracker.checkpoints import CheckpointsFull, CheckpointStore, read_chunk
-from tracker.core import Core, Life
+from tracker.core import Core
+from tracker.exchange import Life
 from tracker.live import Live
 
 ALARM = "checkpoints"

@@ -13,10 +13,10 @@ from pathlib import Path
 from broker.errors import RequestError
 from tests.chaos.test_tracker_under_load import Tracker
 from tests.flow.running import assert_folds_equal_rebuild, quiet, until
-from tracker.core import standard_folds
 from tracker.curriculum.pool import Curriculum
 from tracker.ledger import LedgerReader
 from tracker.lock import is_held
+from tracker.standard import standard_folds
 
 PLAYERS = 3
 KILLS = 6

@@ -16,8 +16,9 @@ from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
 from tests.chaos.test_tracker_under_load import Tracker
 from tests.flow.running import headrace, until
-from tracker.core import SNAPSHOT_FACTS, standard_folds
+from tracker.core import SNAPSHOT_FACTS
 from tracker.ledger import Ledger, LedgerReader
+from tracker.standard import standard_folds
 from tracker.standings import Standings
 from tracker.summary import summarise
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import psutil
 
-from tracker.core import standard_folds
 from tracker.facts import Fact as FoldedFact
 from tracker.facts import Unfit, decode
 from tracker.folds import Folds
 from tracker.ledger import LedgerReader
+from tracker.standard import standard_folds
 
 START = 45.0
 """Seconds that a run may take until it is running (torch is imported meanwhile, beside whatever else goes on here)."""

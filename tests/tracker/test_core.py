@@ -8,10 +8,12 @@ import pytest
 
 from broker.liveness import Event
 from tests.tracker import bodies as b
-from tracker.core import Committed, Core, Joined, Life, Now, Restoring, Settings, standard_folds
+from tracker.core import Core
+from tracker.exchange import Committed, Joined, Life, Now, Restoring, Settings
 from tracker.leases import Request
 from tracker.ledger import Ledger, LedgerFull
 from tracker.requests import PARKED
+from tracker.standard import standard_folds
 
 SECOND = 10**9
 

@@ -18,14 +18,15 @@ from launcher.runfile import RunFile
 from tests.tracker import bodies as b
 from tests.tracker.pools import settings
 from tests.tracker.test_core import Shell
-from tracker.core import Joined, standard_folds
 from tracker.curriculum.cut import unpacked
 from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
 from tracker.document import standings_document
+from tracker.exchange import Joined
 from tracker.leases import Answer, Request
 from tracker.live import Live
 from tracker.requests import PARKED
+from tracker.standard import standard_folds
 from tracker.summary import summarise
 
 POOL = {"capacity": 20, "min_samples": 2, "min_presentations": 4, "generate": 5}

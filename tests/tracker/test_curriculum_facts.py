@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.tracker import bodies as b
 from tests.tracker.pools import settings
-from tracker.core import standard_folds
 from tracker.curriculum.pool import Curriculum
+from tracker.standard import standard_folds
 
 names = st.sampled_from([f"t{index}" for index in range(5)])
 actors = st.sampled_from(["actor-0", "actor-1"])

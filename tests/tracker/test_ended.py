@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from tests.tracker import bodies as b
-from tracker.core import standard_folds
 from tracker.ended import Ended
 from tracker.facts import decode
 from tracker.folds import Folds
 from tracker.ledger import Ledger, LedgerReader
+from tracker.standard import standard_folds
 from tracker.tasks import Tasks
 
 

@@ -10,11 +10,13 @@ from pydantic import TypeAdapter
 
 from tests.tracker import bodies as b
 from tracker.chronicle import TOLD
-from tracker.core import Core, Joined, Now, Settings, standard_folds
+from tracker.core import Core
 from tracker.document import standings_document
+from tracker.exchange import Joined, Now, Settings
 from tracker.facts import OF_THE_TRACKER, Unfit, _of_sources, decode
 from tracker.leases import Request
 from tracker.live import Live
+from tracker.standard import standard_folds
 from tracker.template_facts import OF_SEARCHES
 
 models = {**_of_sources, **OF_SEARCHES}

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tracker import bodies as b
-from tracker.core import standard_folds
 from tracker.facts import Fact, Unfit, decode
 from tracker.folds import Folds
 from tracker.ledger import Ledger
+from tracker.standard import standard_folds
 from tracker.standings import Standings
 from tracker.tallies import Returns, quantile
 

@@ -12,12 +12,12 @@ from broker.errors import RequestError
 from broker.messages import Hello, Status
 from tests.tracker import bodies as b
 from tracker import parquet as parquets
-from tracker.core import standard_folds
 from tracker.document import standings_document
 from tracker.export import export
 from tracker.ledger import Ledger
 from tracker.live import Live
 from tracker.lock import RunLock
+from tracker.standard import standard_folds
 from tracker.standings import Standings
 from tracker.summary import summarise, write_summary
 

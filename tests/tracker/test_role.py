@@ -19,7 +19,7 @@ from broker.station import Spec
 from tests.tracker import bodies as b
 from tests.tracker.test_reports import ENDED, STORY, make
 from tracker import role as roles
-from tracker.core import Now
+from tracker.exchange import Now
 from tracker.ledger import LedgerFull
 from tracker.notices import AGAIN, Notices
 from tracker.role import TrackerRole

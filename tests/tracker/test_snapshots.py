@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tests.tracker import bodies as b
 from tests.tracker.pools import Pooled
 from tracker import parts, snapshots
-from tracker.core import standard_folds
 from tracker.curriculum import cut
 from tracker.facts import decode
 from tracker.folds import Folds
 from tracker.ledger import Ledger, LedgerReader
 from tracker.parts import whole
 from tracker.snapshots import Snapshots
+from tracker.standard import standard_folds
 from tracker.tasks import Tasks
 
 

@@ -10,8 +10,10 @@ import pytest
 from broker.messages import CheckpointOffer, Chunk, RestorePoint, RestoreRequest
 from tests.tracker import bodies as b
 from tracker.checkpoints import CheckpointStore
-from tracker.core import Core, Now, Restoring, Settings, standard_folds
+from tracker.core import Core
+from tracker.exchange import Now, Restoring, Settings
 from tracker.live import Live
+from tracker.standard import standard_folds
 from tracker.transfers import Transfers
 
 

@@ -12,9 +12,9 @@ import pytest
 from broker.errors import RequestError
 from tests.flow.running import assert_folds_equal_rebuild
 from tracker import schema
-from tracker.core import standard_folds
 from tracker.folds import Folds
 from tracker.ledger import Ledger, LedgerDamaged, LedgerReader
+from tracker.standard import standard_folds
 from tracker.standings import Standings
 from tracker.summary import summarise
 from tracker.tasks import Tasks

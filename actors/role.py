@@ -25,6 +25,7 @@ from actors.environments.settings import EnvironmentSettings
 from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
 from actors.rollout import Rollout, RolloutContext, build_rollout
+from actors.seeds import actor_seed, policy_seed
 from actors.services import Services
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
@@ -89,21 +90,17 @@ def _listed(station: Station, hub: str) -> bool:
 
 def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, run = station.spec, station.spec.run
-    seed = spec.seed * 1_000_003 + spec.index
+    seed = actor_seed(spec.seed, spec.index, spec.attempt)
     settings = _settings(run)
     station.doing = f"making {settings.id}"
     workshop = Workshop(station, settings.model_dump(mode="json"))
     environment = _environment(station, settings, seed, workshop)
-    networks, acting = networks_of(spec), []
-    for name, described in spec.plan["policies"].items():
+    acting = []
+    for name, policy in policies_of(spec).items():
         if name not in spokes:
             return
-        observation = ObservationSpec.from_plain(described["observation"])
-        action = ActionSpec.from_plain(described["action"])
-        columns = Columns(
-            tuple(described["agents"]), observation, action, environment.count, run["learner"]["fragment_steps"]
-        )
-        policy = Policy(networks[name], observation, action, seed=seed)
+        agents, steps = tuple(spec.plan["policies"][name]["agents"]), run["learner"]["fragment_steps"]
+        columns = Columns(agents, policy.observation, policy.action, environment.count, steps)
         acting.append(Acting(name, columns, policy, spokes[name]))
     loop = EnvironmentLoop(station, environment, acting, spec.plan["agents"])
     try:
@@ -151,6 +148,23 @@ async def _until_stopped(loop: TaskLoop) -> None:
         close = getattr(loop.rollout, "close", None)
         if close is not None:
             await close()
+
+
+def policies_of(spec: Spec) -> dict[str, Policy]:
+    """What this actor acts with, by name: until a learner's version is loaded, networks as they were made.
+
+    Each draws random numbers of its own: policies that drew alike would explore alike.
+    """
+    seed = actor_seed(spec.seed, spec.index, spec.attempt)
+    return {
+        name: Policy(
+            network,
+            ObservationSpec.from_plain(spec.plan["policies"][name]["observation"]),
+            ActionSpec.from_plain(spec.plan["policies"][name]["action"]),
+            seed=policy_seed(seed, place),
+        )
+        for place, (name, network) in enumerate(networks_of(spec).items())
+    }
 
 
 def networks_of(spec: Spec) -> dict[str, nn.Module]:

@@ -18,14 +18,13 @@ from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from actors.playing import interval, play, play_tasks, returns_of
+from actors.seeds import evaluation_seed, policy_seed
 from broker.errors import RequestError
 from launcher.loading import load
 from tracker.curriculum.pool import Curriculum
 from tracker.reader import LEDGER, LedgerReader
 from tracker.standard import standard_folds
 
-APART = 2_000_003
-"""Added to the run's seed: an actor's seeds are 1,000,003 times it, plus its index."""
 AT_ONCE = 32
 
 
@@ -51,8 +50,8 @@ def evaluate(
         raise RequestError(f"{run.directory}: its policies act on tasks, not in an environment; see `headrace summary`")
     if policy is not None and policy not in plan.policies:
         raise RequestError(f"--policy {policy}: this run has {', '.join(plan.policies)}")
-    seed = plan.run.seed + APART
-    loaded = {name: run.policy(name, seed=seed) for name in plan.policies}
+    seed = evaluation_seed(plan.run.seed)
+    loaded = {name: run.policy(name, seed=policy_seed(seed, place)) for place, name in enumerate(plan.policies)}
     environment = plan.run.environment
     shown = {"render_mode": "human"} if render else {}
     settings = EnvironmentSettings(id=environment.id, settings={**environment.settings, **shown})

@@ -15,8 +15,8 @@ from actors.environments.vector import (
     Masks,
     Observations,
     Step,
-    environment_seed,
 )
+from actors.seeds import environment_seed
 
 
 class Rows:

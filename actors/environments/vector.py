@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from actors.spaces import ActionSpec, ObservationSpec
@@ -110,8 +109,3 @@ class EnvironmentFailed(RunError):  # noqa: N818  the tree's errors say what hap
         self.episode = episode
         self.step = step
         self.environment = environment
-
-
-def environment_seed(seed: int, index: int) -> int:
-    """The seed of copy `index`: 32 bits from (seed, index), independent of how many copies there are."""
-    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])

@@ -9,7 +9,8 @@ import pytest
 from actors.environments.gym import GymEnvironments
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
-from actors.environments.vector import EnvironmentFailed, environment_seed
+from actors.environments.vector import EnvironmentFailed
+from actors.seeds import environment_seed
 from tests.actors.worlds import Fragile, Steered
 
 CARTPOLE = EnvironmentSettings(id="CartPole-v1", settings={"max_episode_steps": 30})

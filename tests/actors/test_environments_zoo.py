@@ -10,8 +10,9 @@ from mpe2 import simple_spread_v3
 
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
-from actors.environments.vector import EnvironmentFailed, environment_seed
+from actors.environments.vector import EnvironmentFailed
 from actors.environments.zoo import ZooEnvironments
+from actors.seeds import environment_seed
 from tests.actors.worlds import Relay
 
 

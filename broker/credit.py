@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 
-BLOCKED_AFTER = 1.0
+STILL_AFTER = 1.0
 
 
 class SendWindow:
@@ -24,7 +24,7 @@ class SendWindow:
         self.hub: str | None = None
         self.sequence = 0
         self.settled = 0
-        self._shut_since: float | None = None
+        self._still_since: float | None = None
 
     @property
     def unsettled(self) -> int:
@@ -45,7 +45,7 @@ class SendWindow:
         if hub == self.hub:
             return 0
         lost = self.unsettled
-        self.hub, self.sequence, self.settled, self._shut_since = hub, 0, 0, None
+        self.hub, self.sequence, self.settled, self._still_since = hub, 0, 0, None
         return lost
 
     def on_settled(self, hub: str, settled: int) -> bool:
@@ -53,20 +53,23 @@ class SendWindow:
         if hub != self.hub or not self.settled < settled <= self.sequence:
             return False
         self.settled = settled
-        self._shut_since = None
+        self._still_since = None
         return True
 
-    def blocked(self, now: float) -> bool:
-        """Whether the window has been shut for a second: once a second, it is time for a Hello."""
-        if self.hub is None or self.unsettled < self.window:
-            self._shut_since = None
+    def stands_still(self, now: float) -> bool:
+        """Whether nothing under way was settled for a second: once a second, it is time for a Hello.
+
+        Not only when the window is shut: what was lost on the way is waited for, however much more may be sent.
+        """
+        if self.hub is None or not self.unsettled:
+            self._still_since = None
             return False
-        if self._shut_since is None:
-            self._shut_since = now
+        if self._still_since is None:
+            self._still_since = now
             return False
-        if now - self._shut_since < BLOCKED_AFTER:
+        if now - self._still_since < STILL_AFTER:
             return False
-        self._shut_since = now
+        self._still_since = now
         return True
 
 

@@ -53,7 +53,7 @@ class Hello(Message):
     sent_through: Count = 0
     """The highest fragment sequence that left the sender on this socket, for `hub`."""
     blocked: bool = False
-    """The window has been shut for a second: settle what is missing up to `sent_through` as lost."""
+    """Nothing under way was settled for a second: settle what is missing up to `sent_through` as lost."""
     version: Version | None = None
     """The newest version applied."""
 

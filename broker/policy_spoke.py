@@ -10,6 +10,7 @@ import time
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, Literal
 
 import msgpack
@@ -27,6 +28,8 @@ from broker.wire import Envelope, Identity
 BATCH = 1024 * 1024
 MAX_NOTE = 1024 * 1024
 MAX_ITEMS = 1024
+REMEMBERED = 1024
+"""Losses that `fate` knows of."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,10 @@ class PolicySpoke(Spoke):
         self._batches: deque[_Batch] = deque()
         self._waiting = 0
         self._made = 0
-        self._losses: list[tuple[int, int]] = []
-        """Of the fragments made (1, 2, 3 ...): (after, through) that a hub which is gone never settled."""
+        self._losses: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
+        """Of the fragments made (1, 2, 3 ...): (after, through) that the hub does not have, or that one of them is."""
+        self._lost = 0
+        """As the hub counts them."""
         self._room = 1
         self._known: frozenset[str] = frozenset()
         self._newest: Versioned | None = None
@@ -104,12 +109,14 @@ class PolicySpoke(Spoke):
     @property
     def open_for_more(self) -> bool:
         """Whether there is credit for one more fragment."""
-        return self._window.open(self._waiting)
+        with self._lock:
+            return self._window.open(self._waiting)
 
     @property
     def credit(self) -> int:
         """Fragments that may still be made now."""
-        return max(0, self._window.window - self._waiting - self._window.unsettled)
+        with self._lock:
+            return max(0, self._window.window - self._waiting - self._window.unsettled)
 
     def wait_for_credit(self, timeout: float) -> bool:
         """Wait until one more fragment may be made, at most `timeout` seconds."""
@@ -132,8 +139,12 @@ class PolicySpoke(Spoke):
 
         False, and counted as dropped, if there is no credit for it.
 
-        TypeError or ValueError for arrays or a note (at most 1 MiB, plain values by text keys) that cannot travel.
+        TypeError or ValueError for arrays, steps or a note (at most 1 MiB, plain values by text keys) that cannot
+        travel.
         """
+        steps = index(steps)  # NumPy's whole numbers among them
+        if not 0 <= steps < 2**63:
+            raise ValueError(f"a fragment has 0 or more agent steps, not {steps}")
         if not self.open_for_more:
             self.dropped += 1
             return False
@@ -174,7 +185,10 @@ class PolicySpoke(Spoke):
         return self._made
 
     def fate(self, fragment: int) -> Literal["pending", "settled", "lost"]:
-        """What became of the n-th fragment: lost if it was under way to a hub that is gone."""
+        """What became of the n-th fragment: lost if it was under way as the hub fell or missed something of ours.
+
+        One that is said to be lost may have arrived all the same; one that is said to be settled has.
+        """
         with self._lock:
             if any(after < fragment <= through for after, through in self._losses):
                 return "lost"
@@ -234,10 +248,15 @@ class PolicySpoke(Spoke):
             self.dropped += lost
             self._losses.append((self._made - self._waiting - lost, self._made - self._waiting))
         self._known = frozenset()
+        self._lost = 0
 
     def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:
         if counters is not None and self.incarnation is not None:
             self._known = frozenset(counters.layouts)
+            if counters.lost > self._lost:  # which of those under way is not said: whoever asks takes all for lost
+                self._lost = counters.lost
+                sent = self._made - self._waiting
+                self._losses.append((sent - self._window.unsettled, sent))
             self._window.on_settled(self.incarnation, counters.settled)
         mine = self._version()
         if pulse.version is not None and (mine is None or mine < pulse.version):
@@ -258,7 +277,7 @@ class PolicySpoke(Spoke):
         self._newest = Versioned(message.version, message.crc, tree)
 
     def _flow(self, now: float) -> float:
-        if self._window.blocked(now):
+        if self._window.stands_still(now):
             hello = self._hello_message(blocked=True, sent_through=self._window.sequence)
             self._push_message(hello, None)
         while self._batches:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.credit import BLOCKED_AFTER, SendWindow, Settlement
+from broker.credit import STILL_AFTER, SendWindow, Settlement
 from tests.broker.draws import quick
 
 
@@ -40,7 +40,7 @@ class World:
 
     def tick(self, seconds: float) -> None:
         self.now += seconds
-        if self.source.blocked(self.now):
+        if self.source.stands_still(self.now):
             self.up.append(("hello", self.source.hub, self.source.sequence))
 
     def arrive(self, *, lose: bool = False, refuse: bool = False) -> None:
@@ -152,7 +152,7 @@ def test_whatever_is_lost_the_window_opens_again_and_all_is_accounted_for(window
         world.pulse()
         while world.down:
             world.hear()
-        world.tick(BLOCKED_AFTER)
+        world.tick(STILL_AFTER)
     assert world.source.open(), "jammed"
     assert sent == 3 * window
     ended = world.used + world.refused
@@ -173,18 +173,23 @@ def test_what_waits_counts_against_the_window() -> None:
     assert not window.open(waiting=2)
 
 
-def test_a_hello_is_due_once_a_second_while_the_window_is_shut() -> None:
-    window = SendWindow(1)
+def test_a_hello_is_due_once_a_second_while_nothing_under_way_is_settled() -> None:
+    window = SendWindow(3)
     window.on_hub("a")
-    assert not window.blocked(0.0)
+    assert not window.stands_still(0.0)
     window.take()
-    assert not window.blocked(10.0)
-    assert not window.blocked(10.9)
-    assert window.blocked(11.0)
-    assert not window.blocked(11.5)
-    assert window.blocked(12.0)
+    assert window.open()  # though more may be sent: what was lost is waited for
+    assert not window.stands_still(10.0)
+    window.take()
+    assert not window.stands_still(10.9)
+    assert window.stands_still(11.0)
+    assert not window.stands_still(11.5)
+    assert window.stands_still(12.0)
     window.on_settled("a", 1)
-    assert not window.blocked(20.0)
+    assert not window.stands_still(12.5)
+    assert window.stands_still(13.5)
+    window.on_settled("a", 2)
+    assert not window.stands_still(20.0)
 
 
 def test_a_new_hub_begins_at_one_and_says_what_the_old_one_never_settled() -> None:

@@ -246,9 +246,8 @@ class Hub:
                 delivered = self._state.handle(envelope, time.monotonic())
                 self._inbox.extend(delivered)
         except WireError as error:
-            self.quarantine[error.reason] += 1
-            sample = Quarantined(error.reason, str(error)[:300], len(header) + size, header[:48].hex())
-            self.samples.append(sample)
+            self.samples.append(Quarantined(error.reason, str(error)[:300], len(header) + size, header[:48].hex()))
+            self.quarantine[error.reason] += 1  # after the sample: who sees that it grew finds one
             return False
         return bool(delivered)
 

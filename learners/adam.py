@@ -66,6 +66,7 @@ class FlatAdam:
         """One step down the gradient of a loss, its norm clipped to `max_norm`; the norm before clipping (a scalar).
 
         The loss is `outputs[0]`, a scalar; or it is known by its `slopes`, the derivatives of it by each of `outputs`.
+        A gradient that is not finite counts as none: parameters that are lost once stay lost.
         """
         loss = outputs[0] if slopes is None else _Sloped.apply(slopes, *outputs)  # type: ignore[no-untyped-call]
         parts = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
@@ -74,6 +75,7 @@ class FlatAdam:
             norm: Tensor = torch.linalg.vector_norm(gradient)
             if max_norm is not None:
                 gradient *= (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            gradient = torch.where(norm.isfinite(), gradient, 0.0)  # without waiting for what the norm is
             self.count += 1
             first, second = self.betas
             self.mean.lerp_(gradient, 1.0 - first)

@@ -20,10 +20,14 @@ Arrays = dict[str, Array]
 
 FLAGS = ("terminated", "truncated", "valid")
 NUMBERS = ("rewards", "log_probabilities")
+MOST_REWARD = 1e30
 
 
 def check(arrays: Arrays, observation: ObservationSpec, action: ActionSpec) -> None:
-    """Raise ValueError, naming the array, unless these are a fragment of those spaces."""
+    """ValueError or TypeError, naming the array, unless these are a fragment of those spaces: anything may be sent."""
+    for name, array in arrays.items() if isinstance(arrays, dict) else (("a fragment", arrays),):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be an array, not {type(array).__name__}")
     rewards = arrays.get("rewards")
     if rewards is None or rewards.ndim != 2 or 0 in rewards.shape:
         raise ValueError(f"rewards must be [T, B], not {None if rewards is None else list(rewards.shape)}")
@@ -46,6 +50,21 @@ def check(arrays: Arrays, observation: ObservationSpec, action: ActionSpec) -> N
             raise ValueError(f"{name} must be {dtype}{list(shape)}, not {array.dtype}{list(array.shape)}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():  # on dummy rows too: 0 x NaN is NaN
             raise ValueError(f"{name} are not finite")
+    if np.abs(rewards).max() > MOST_REWARD:
+        raise ValueError(f"rewards are beyond {MOST_REWARD:g}: sums of them would not be finite")
+    if action.nvec and ((arrays["actions"] < 0).any() or (arrays["actions"] >= action.nvec).any()):
+        raise ValueError(f"actions must be from 0 up to {list(action.nvec)}, without it")
+
+
+def played(arrays: Arrays) -> Arrays | None:
+    """The columns in which somebody played, None if nobody did: an agent that is not there has dummy rows alone.
+
+    Kept, they would wait for ever for one that never comes.
+    """
+    there = arrays["valid"].any(0)
+    if there.all():
+        return arrays
+    return {name: array[:, there] for name, array in arrays.items()} if there.any() else None
 
 
 def join(fragments: Sequence[Arrays]) -> list[Arrays]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from actors.policies.distributions import distribution
@@ -27,8 +27,11 @@ from broker.errors import RequestError, RunError
 from learners.adam import FlatAdam
 from learners.algorithm import AlgorithmContext, Fragment, Task, Tree
 from learners.batch import Batch, Evaluator, Traces
-from learners.fragments import check
+from learners.fragments import Arrays, check, played
 from learners.moments import Moments
+
+MOST_SHIFT = 20.0
+"""Of a log-probability within an update, as in V-trace: e^20 is far beyond any clip, and still a number."""
 
 
 class PpoSettings(BaseModel):
@@ -64,6 +67,12 @@ class PpoSettings(BaseModel):
     value_moments_rate: float = Field(default=0.1, gt=0, le=1)
     """How much one batch weighs in the moments of the targets."""
 
+    @model_validator(mode="after")
+    def _annealed(self) -> PpoSettings:
+        if self.anneal_steps is None and not (self.learning_rate_end is self.entropy_end is None):
+            raise ValueError("rates with an _end go to it over anneal_steps: give it too")
+        return self
+
 
 class Ppo:
     """One policy's learner. See `learners.algorithm.Algorithm` for what each part promises."""
@@ -88,16 +97,18 @@ class Ppo:
         chosen = self.settings
         self._traces = Traces(chosen.gamma, chosen.lam, chosen.rho_bar, chosen.c_bar)
         self._random = torch.Generator().manual_seed(context.seed)
-        self._fragments: list[Fragment] = []
+        self._fragments: list[Arrays] = []
         self._waiting = 0
         self.agent_steps = 0
         self.updates = 0
 
     def accept(self, fragment: Fragment) -> None:
-        """Keep a fragment for the next update. Raises ValueError for one that is not of this policy's shapes."""
+        """Keep a fragment for the next update. ValueError or TypeError for one that is not of this policy's shapes."""
         check(fragment.arrays, self.observation, self.action)
-        self._fragments.append(fragment)
-        self._waiting += int(np.count_nonzero(fragment.arrays["valid"]))
+        arrays = played(fragment.arrays)
+        if arrays is not None:
+            self._fragments.append(arrays)
+            self._waiting += int(np.count_nonzero(arrays["valid"]))
 
     def ready(self) -> bool:
         """Whether `batch_steps` agent steps wait."""
@@ -188,17 +199,19 @@ class Ppo:
         logp, entropies = self.distribution.evaluate(parameters, actions, masks)
         with torch.no_grad():
             anchor, advantages, targets, before = columns.unbind(1)
-            shift = logp - anchor
+            shift = (logp - anchor).clamp_(max=MOST_SHIFT)
             ratio = shift.exp()
             gain = ratio * advantages
             clipped = ratio.clamp(1.0 - chosen.clip, 1.0 + chosen.clip).mul_(advantages)
             error = values - targets
             # min(gain, clipped): only where the first is taken does the loss move, by d ratio = ratio d logp.
-            by_logp = (gain * (gain <= clipped)).mul_(-1.0 / count)
+            by_logp = torch.where(gain <= clipped, gain, 0.0).mul_(-1.0 / count)
             by_value = error * (chosen.value_weight / count)
             if chosen.value_clip is not None:
                 near = before + (values - before).clamp(-chosen.value_clip, chosen.value_clip) - targets
-                by_value *= error.abs() >= near.abs()
+                # Within the clip both are the same but for roundings, which must not decide.
+                inside = (values - before).abs() <= chosen.value_clip
+                by_value *= inside | (error.abs() >= near.abs())
             slopes = (by_logp, by_value, torch.full_like(entropies, -entropy_weight / count))
             if not measure:
                 return (logp, values, entropies), slopes, ()
@@ -208,10 +221,10 @@ class Ppo:
             losses = (policy_loss, 0.5 * error.square().mean(), entropies.mean(), kl, clip_fraction)
         return (logp, values, entropies), slopes, losses
 
-    def _prepared(self, fragments: Sequence[Fragment]) -> tuple[Batch, Tensor]:
+    def _prepared(self, fragments: Sequence[Arrays]) -> tuple[Batch, Tensor]:
         """The batch, and of each row: log-probability before, advantage, target and value before, [n, 4]."""
         moments = self.moments if self._normalise_values else None
-        batch = self._evaluator.evaluate([fragment.arrays for fragment in fragments], self._traces, moments)
+        batch = self._evaluator.evaluate(fragments, self._traces, moments)
         advantages, targets, values = batch.advantages, batch.targets, batch.values
         if self.settings.normalise_advantages:
             kept = advantages[batch.valid]

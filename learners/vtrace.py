@@ -54,7 +54,7 @@ def vtrace(  # noqa: PLR0917  (seven arrays of one shape, in the order of the fo
     rho = np.minimum(ratios, rho_bar)
     trace = np.minimum(ratios, c_bar)
     trace *= lam
-    discounts = gamma * ~terminated
+    discounts = np.float32(gamma) * ~terminated
     errors = rewards + discounts * values[1:]
     errors -= values[:-1]
     errors *= rho

@@ -9,8 +9,9 @@ with the leading dimensions of the observations (one or two of them); a plain sp
 as a dict by leaf name; k is `distribution(action).size`. Invariant: all that acting depends on, moments of
 observations included, is in the state dict, so that a version is complete.
 
-A module may have `normaliser`, a `Normaliser` that the algorithm feeds with observations, and `dense_actor()`, the
-action head as plain dense layers, which lets a policy act without torch (see `actors.policies.policy`).
+A module may have `normaliser`, a `Normaliser`, with `features(observations)`: what [n, width] of each batch it is to
+observe; and `dense_actor()`, the action head as plain dense layers, which lets a policy act without torch (see
+`actors.policies.policy`).
 """
 
 from __future__ import annotations

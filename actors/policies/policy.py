@@ -134,4 +134,8 @@ def build_network(
         raise RequestError(f"policies.settings do not suit network {name!r}: {error}") from error
     if not isinstance(network, nn.Module):
         raise RequestError(f"policies.network {name!r} gave {type(network).__name__}, not a torch.nn.Module")
+    if getattr(network, "normaliser", None) is not None and not callable(getattr(network, "features", None)):
+        raise RequestError(
+            f"policies.network {name!r} has a `normaliser` and no `features(observations)`: what is it to observe?"
+        )
     return network

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from actors.policies.networks import Normaliser
 from actors.policies.policy import Policy, build_network
 from actors.spaces import ActionSpec, Leaf, ObservationSpec
 from broker.arrays import pack, unpack
@@ -169,6 +170,10 @@ def broken(name, change):
         (broken("actions", lambda a: a.astype(np.int32)), "actions must be int64"),
         (broken("observations", lambda a: a[:-1]), r"observations must be float32\[17, 8, 4\]"),
         (broken("valid", lambda a: a.astype(np.uint8)), "valid must be bool"),
+        (broken("rewards", lambda a: np.full_like(a, 3e38)), r"rewards are beyond 1e\+30"),
+        (broken("rewards", lambda a: a.tolist()), "rewards must be an array, not list"),
+        (broken("actions", lambda a: a + 3), r"actions must be from 0 up to \[3\]"),
+        (broken("actions", lambda a: a - 3), r"actions must be from 0 up to \[3\]"),
         (lambda arrays: arrays.pop("terminated"), "a fragment here has"),
         (lambda arrays: arrays.pop("rewards"), "rewards must be"),
     ],
@@ -177,9 +182,68 @@ def test_a_fragment_of_other_shapes_is_refused(breaking, match):
     learner = algorithm()
     fragment = play(actor(learner), np.random.default_rng(0))
     breaking(fragment.arrays)
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         learner.accept(fragment)
     assert not learner.ready()
+
+
+def test_what_is_no_tree_of_arrays_is_refused():
+    for tree in (None, 3.0, [np.zeros((2, 2), np.float32)]):
+        with pytest.raises(TypeError, match="a fragment must be an array, not"):
+            algorithm().accept(Fragment(tree, (1, 1), 1))
+
+
+def test_columns_in_which_nobody_played_are_not_kept():
+    learner = algorithm(batch_steps=60)
+    policy, random = actor(learner), np.random.default_rng(0)
+    absent = play(policy, random)
+    absent.arrays["valid"][:] = False
+    for _ in range(100):
+        learner.accept(absent)
+    gone = play(policy, random)
+    gone.arrays["valid"][:] = np.arange(8) < 3
+    learner.accept(gone)
+    assert sum(array.nbytes for arrays in learner._fragments for array in arrays.values()) < 10_000
+    assert not learner.ready()
+    for _ in range(2):
+        learner.accept(play(policy, random))
+    assert learner.ready()
+    learner.update()
+    assert learner.agent_steps > 48
+
+
+@pytest.mark.parametrize("deviations", [10, 40, 80])
+@pytest.mark.parametrize("log_std", [-2.0, -6.0])
+def test_a_very_stale_action_leaves_the_parameters_finite(log_std, deviations):
+    for seed in range(4):
+        learner = algorithm(action=BOX, epochs=4)
+        with torch.no_grad():
+            learner.network.head.log_std.fill_(log_std)
+        stale = play(actor(learner), np.random.default_rng(seed), reward=lambda _, a: a.sum(-1))
+        stale.arrays["actions"][3, 1] += deviations * np.exp(log_std)
+        learner.accept(stale)
+        learner.update()
+        assert all(np.isfinite(array).all() for array in learner.parameters().values())
+
+
+def test_a_gradient_that_is_not_finite_counts_as_none():
+    learner = algorithm()
+    before = learner.parameters()
+    loss = sum(parameter.sum() for parameter in learner.network.parameters()) * float("nan")
+    assert not learner.optimizer.step([loss], None, 1.0, 0.5).isfinite()
+    for name, array in learner.parameters().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+class Blind(torch.nn.Module):
+    def __init__(self, observation, action):
+        super().__init__()
+        self.normaliser = Normaliser(4)
+
+
+def test_a_network_says_what_its_normaliser_observes():
+    with pytest.raises(RequestError, match="a `normaliser` and no `features"):
+        build_network(f"{__name__}:Blind", VECTOR, THREE)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +252,8 @@ def test_a_fragment_of_other_shapes_is_refused(breaking, match):
         ({"learning_rte": 1.0}, r"learner\.settings\.learning_rte"),
         ({"epochs": 0}, r"learner\.settings\.epochs"),
         ({"gamma": "high"}, r"learner\.settings\.gamma"),
+        ({"learning_rate_end": 0.0}, "over anneal_steps: give it too"),
+        ({"entropy_end": 0.0}, "over anneal_steps: give it too"),
     ],
 )
 def test_wrong_settings_name_their_path(settings, match):

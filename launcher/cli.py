@@ -8,7 +8,9 @@ command runs, so that `--help` answers at once and nothing but a learner, an act
 
 from __future__ import annotations
 
+import io
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,6 +117,7 @@ def watch(
     """Look at a run while it lasts, read-only, or at what a finished one came to."""
     from launcher import watch as watching
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is left as it was
     raise typer.Exit(watching.watch(run, once=once, as_json=as_json, token=token, write=typer.echo))
 
 
@@ -226,6 +229,9 @@ def _print_json(value: object) -> None:
 
 def main() -> None:
     """The entry point `headrace`: an error of ours becomes its message on stderr and its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the terminal's encoding has no sign for ends no run
     try:
         app()
     except RequestError as error:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from broker.addresses import check_bind
+from broker.addresses import check_bind, split
+from broker.delivery import MAX_BODY, body_text
 from broker.errors import RequestError
 from launcher.curriculum import curriculum_mistakes
 from launcher.mistakes import nearest
@@ -25,6 +26,8 @@ SHIPPED = {
 }
 """What may be named in short; everything else is the user's own, `package.module:Name`."""
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+MOST_TEXT = MAX_BODY - 32 * 1024
+"""Characters of a run file: it is a fact, with what was changed in it."""
 SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,55}")
 
 
@@ -96,6 +99,8 @@ def _tracker(run: RunFile) -> list[tuple[str, str]]:
         if not address.startswith("tcp://"):
             raise RequestError(f'{address!r} is no address: write "ipc" or "tcp://127.0.0.1:7400"')
         check_bind(address, insecure=run.tracker.insecure)
+        if split(address)[1] == 0:
+            raise RequestError(f"{address!r}: everybody must know the port; give one from 1")
     except RequestError as error:
         return [("tracker.address", str(error))]
     return []
@@ -115,8 +120,14 @@ def _numbers(run: RunFile) -> list[tuple[str, str]]:
     batch = run.learner.settings.get("batch_steps")
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         wrong.append(("learner.settings.batch_steps", f"must be a whole number of agent steps from 1 (is {batch!r})"))
+    plain = run.to_plain()
+    size = len(body_text(plain))
+    if size > MOST_TEXT:
+        longest = max(plain, key=lambda key: len(body_text({key: plain[key]})))
+        told = f"the run file has {size:,} characters, most of them here; the ledger takes {MOST_TEXT:,}"
+        wrong.append((longest, f"{told}: put what is long into a file of its own"))
     # Settings travel as JSON, which has no infinity and no NaN.
-    wrong += [(path, "must be finite") for path, value in leaves(run.to_plain()).items() if not _finite(value)]
+    wrong += [(path, "must be finite") for path, value in leaves(plain).items() if not _finite(value)]
     return wrong
 
 

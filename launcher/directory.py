@@ -163,10 +163,13 @@ def inspect(path: Path) -> RunDirectory:
 
 def newest(root: Path = RUNS_OUT) -> RunDirectory:
     """The run that was started last. RequestError if there is none."""
-    ledgers = sorted(root.glob("*/ledger.sqlite"), key=lambda ledger: (ledger.parent / "run.toml").stat().st_mtime)
-    if not ledgers:
+    begun: dict[Path, float] = {}
+    for ledger in root.glob("*/ledger.sqlite"):
+        with suppress(OSError):
+            begun[ledger.parent] = (ledger.parent / "run.toml").stat().st_mtime
+    if not begun:
         raise RequestError(f"{root.resolve()}: holds no runs; start one with `headrace run`")
-    return inspect(ledgers[-1].parent)
+    return inspect(max(begun, key=lambda path: begun[path]))
 
 
 def last_words(log: Path, lines: int = LAST_WORDS_LINES) -> str:
@@ -247,6 +250,8 @@ def _empty(run_dir: Path) -> Path:
         strange = sorted(entry.name for entry in path.iterdir() if entry.name not in OURS)
     except OSError as error:
         raise RequestError(f"{path}: cannot be used: {error.strerror}; choose another --run-dir") from None
+    if any((path / "checkpoints").glob("*")):
+        raise RequestError(f"{path}: holds checkpoints of a run, and no ledger; choose an empty --run-dir")
     if strange:
         raise RequestError(f"{path}: holds other things ({', '.join(strange[:5])}); choose an empty --run-dir")
     return path

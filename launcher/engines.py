@@ -214,13 +214,21 @@ class NurseryEngine(Engine):
                 "folder": self._folder,
             }
             arguments = [sys.executable, "-m", "launcher.nursery"]
-            self._process = start(arguments, orders, (theirs.fileno(), self._lifeline.reader), self._log)
+            try:
+                self._process = start(arguments, orders, (theirs.fileno(), self._lifeline.reader), self._log)
+            except OSError:
+                ours.close()
+                raise
         ours.setblocking(False)
         self._link, self._received, self._unsent, self.ready = ours, b"", b"", None
 
     def spawn(self, spec: ChildSpec) -> None:
         """Queue the order; the nursery forks as soon as its imports are done."""
-        self.warm()
+        try:
+            self.warm()
+        except OSError:  # as with a plain child
+            self._events.append(Exited(spec.role, spec.attempt, None, None))
+            return
         self._asked[spec.role, spec.attempt] = spec
         self._unsent += json.dumps({"spawn": spec.to_plain()}).encode() + b"\n"
         self._flush()

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MEGABYTE = 1024 * 1024
 
@@ -38,11 +38,15 @@ CHILD_VARIABLES: Mapping[str, str] = {
 
 
 def start(
-    arguments: Sequence[str], orders: Mapping[str, Any], descriptors: Sequence[int], log: Path | int
+    arguments: Sequence[str],
+    orders: Mapping[str, Any],
+    descriptors: Sequence[int],
+    log: Path | IO[bytes],
+    errors: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """A child in a session of its own, with plain orders as JSON on its standard input.
 
-    Its output and errors are appended to `log`; an int is passed on as `subprocess` takes it (PIPE: both apart).
+    Its output is appended to `log`, its errors too or to `errors`.
     """
     with ExitStack() as files:
         given = files.enter_context(tempfile.TemporaryFile())
@@ -53,7 +57,7 @@ def start(
             arguments,
             stdin=given,
             stdout=out,
-            stderr=out,
+            stderr=out if errors is None else errors,
             env=dict(os.environ) | dict(CHILD_VARIABLES),
             pass_fds=descriptors,
             start_new_session=True,

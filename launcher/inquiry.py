@@ -12,9 +12,10 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 from broker.errors import RequestError
 from launcher.host import append_folder, start
@@ -35,12 +36,15 @@ class Inquiry:
         self._lifeline = Lifeline()
         reader = self._lifeline.reader
         arguments = [sys.executable, "-m", "launcher.inquiry", str(reader), folder or "", module]
-        self._process = start(arguments, question, (reader,), subprocess.PIPE)
+        # Files, not pipes: what the user's code has started may hold them open after the answer.
+        self._out, self._errors = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115 - `close` closes them
+        self._process = start(arguments, question, (reader,), self._out, self._errors)
 
     def answer(self, deadline: float = DEADLINE_SECONDS) -> dict[str, Any]:
         """What it answered. RequestError with its error, its last words, or that it took longer than `deadline` s."""
         try:
-            out, errors = self._process.communicate(timeout=deadline)
+            self._process.wait(deadline)
+            out, errors = _all(self._out), _all(self._errors)
         except subprocess.TimeoutExpired:
             raise RequestError(f"{self._about}: it could not be made within {deadline:.0f} s") from None
         finally:
@@ -64,11 +68,15 @@ class Inquiry:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.communicate()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+            self._process.wait()
+        self._out.close()
+        self._errors.close()
         self._lifeline.close()
+
+
+def _all(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def main() -> None:

@@ -55,6 +55,9 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     else:
         make = partial(rollout_of, spec("actor", 0), Services())
         parts.append((f"actors.rollout {run['actors']['rollout']!r}", make))
+    for name, service in run.get("services", {}).items():
+        key, main = f"services.{name}.main", service["main"]
+        parts.append((f"{key} {main!r}", partial(references.load, main, key)))
     if "curriculum" in run:
         own = named(DrawingSettings.read(run["curriculum"]))
         parts += [(f"{key} {name!r}", partial(references.load, name, key)) for key, name in own]

@@ -23,6 +23,8 @@ from tracker.curriculum.settings import CurriculumSettings
 Settings = dict[str, JsonValue]
 Count = Annotated[int, Field(ge=1, lt=2**53)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MOST_SECONDS = 366 * 86400.0
+"""Of a deadline, which is a moment in ns."""
 
 
 class Section(BaseModel):
@@ -101,7 +103,7 @@ class Tracker(Section):
 
     epoch_steps: Count = 50_000
     """Environment steps that close an epoch."""
-    lease_seconds: Seconds = 60.0
+    lease_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
     address: str = "ipc"
     """`ipc`, or `tcp://host:port` (its XPUB is the next port)."""
     insecure: bool = False

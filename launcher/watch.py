@@ -48,12 +48,16 @@ class Target:
     token: Path | None
 
     def is_running(self) -> bool:
-        """Whether a tracker holds the run (as far as can be seen from here: an address alone is taken to)."""
+        """Whether it goes on (as far as can be seen from here: an address alone is taken to).
+
+        A tracker holds it, or its launcher is about to start one again.
+        """
         if self.directory is None:
             return True
+        from launcher.directory import RunDirectory
         from tracker.lock import is_held
 
-        return is_held(self.directory)
+        return is_held(self.directory) or RunDirectory(self.directory).launched()
 
     def connect(self) -> Source:
         """A feed of the standings. RequestError if the address or the token cannot be read."""

@@ -23,6 +23,8 @@ from tracker.files import PARTIAL, sync_folder, write_whole
 CHUNK = 1024 * 1024
 """Bytes in every chunk but the last."""
 FOLDER = "checkpoints"
+COMING = ".coming"
+"""Behind the name of a manifest whose checkpoint is about to take its place: the same version may be offered again."""
 
 
 class CheckpointsFull(RunError):  # noqa: N818 - as broker.errors names them
@@ -78,10 +80,14 @@ class CheckpointStore:
 
     def _sweep(self) -> list[str]:
         """Remove what interrupted writes left: partial files, and checkpoints or manifests that are alone."""
+        for coming in self.folder.glob(f"*.json{COMING}"):  # an interrupted `finish`: was the file renamed already?
+            manifest = _manifest(coming)
+            if manifest is not None and flaw(self.folder, manifest) is None:
+                coming.rename(coming.with_name(coming.name.removesuffix(COMING)))
         names = {path.name for path in self.folder.iterdir() if path.is_file()}
         alone = {n for n in names if n.endswith(".checkpoint") and f"{n}.json" not in names}
         alone |= {n for n in names if n.endswith(".checkpoint.json") and n.removesuffix(".json") not in names}
-        gone = sorted(alone | {name for name in names if name.endswith(PARTIAL)})
+        gone = sorted(alone | {name for name in names if name.endswith((PARTIAL, COMING))})
         for name in gone:
             (self.folder / name).unlink()
         return gone
@@ -160,9 +166,11 @@ class CheckpointStore:
         manifest = Manifest(policy, offer.version, _name(offer), offer.size, offer.sha256, score)
         before = self.best(policy)
         beside = self.folder / f"{manifest.file}.json"
+        coming = beside.with_name(f"{beside.name}{COMING}")
         try:
-            write_whole(beside, json.dumps(asdict(manifest), indent=1).encode())
-            arrival.path.rename(self.folder / manifest.file)
+            write_whole(coming, json.dumps(asdict(manifest), indent=1).encode())
+            arrival.path.rename(self.folder / manifest.file)  # from here on `coming` is the one that fits
+            coming.rename(beside)
             sync_folder(self.folder)
         except OSError as error:
             self.abandon(policy)
@@ -212,12 +220,14 @@ class CheckpointStore:
 
 def newest_valid(folder: Path, policy: str) -> tuple[tuple[Path, Manifest] | None, list[tuple[str, str]]]:
     """As `CheckpointStore.newest_valid`, without a store: changes nothing in the folder."""
+    coming = [found for path in folder.glob(f"{policy}~*.json{COMING}") if (found := _manifest(path)) is not None]
+    there = [manifest for manifest in coming if flaw(folder, manifest) is None]
     skipped = [
         (path.name, "its manifest cannot be read")
         for path in sorted(folder.glob(f"{policy}~*.checkpoint.json"))
         if _manifest(path) is None
     ]
-    for manifest in _manifests(folder, policy):
+    for manifest in sorted([*there, *_manifests(folder, policy)], key=lambda manifest: manifest.version, reverse=True):
         reason = flaw(folder, manifest)
         if reason is None:
             return (folder / manifest.file, manifest), skipped

@@ -134,11 +134,14 @@ class Core:
     def unrecorded(self, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
         """Bodies of `checkpoint` facts for checkpoints on disk that have none: a crash came between the two."""
         bodies = []
+        best = {name: tally.best_score for name, tally in self.standings.policies.items()}
         for manifest in reversed(manifests):
             tally = self.standings.policies.get(manifest.policy)
             if tally is None or manifest.file not in tally.positions:
-                score, best = manifest.score, tally.best_score if tally is not None else None
-                better = score is not None and (best is None or score > best)
+                score, before = manifest.score, best.get(manifest.policy)
+                better = score is not None and (before is None or score > before)
+                if better:
+                    best[manifest.policy] = score
                 bodies.append({**asdict(manifest), "version": list(manifest.version), "best": better})
         return bodies
 
@@ -208,6 +211,7 @@ class Core:
         for event in self._events:
             if isinstance(event, Joined):
                 self.members[event.name] = (event.role, event.incarnation, "alive")
+                self._lost += self._before(event)
             elif isinstance(event, Event):
                 facts += self._liveness(event)
             elif isinstance(event, Restoring):
@@ -220,7 +224,7 @@ class Core:
         batch.lives = list(lives.values())
         facts += [fact for restoring in batch.lives for fact in self._life(restoring)]
         batch.answers, fresh = self._requests.take(self._heard, self._answered)
-        lost, self._lost = self._lost, []
+        lost, self._lost = list(dict.fromkeys(self._lost)), []
         settings = self.settings
         decision = assigning.decide(
             self.tasks, now.wall, fresh, lost, settings.lease_seconds, attempts=settings.attempts
@@ -272,6 +276,13 @@ class Core:
         if event.change == "superseded":
             body |= {"state": "lost", "reason": "superseded"}
         return [("liveness", body)]
+
+    def _before(self, joined: Joined) -> list[tuple[str, str, str]]:
+        """Earlier incarnations of the name that hold something: they fell while no tracker was there to see it."""
+        pool = self.pool.presentations
+        made = ((work.source, work.incarnation) for work in pool.generating.values())
+        holders = sorted({*self.tasks.leases, *pool.held, *made})
+        return [(name, held, "lost") for name, held in holders if name == joined.name and held < joined.incarnation]
 
     def _life(self, restoring: Restoring) -> list[tuple[str, dict[str, Any]]]:
         tally = self.standings.policies.get(restoring.policy)

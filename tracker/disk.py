@@ -31,7 +31,7 @@ def failure(error: sqlite3.Error, path: Path) -> RunError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and no_room(path)):
         return LedgerFull(f"no room to write {path} ({error}): free some space; the run goes on by itself")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "Could not decode" in str(error):
         return LedgerDamaged(
             f"{path} is damaged ({error}): `headrace mend {path.parent}` keeps the file aside and makes a new one of "
             "what can be read; or start a new run directory"

@@ -16,7 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from pydantic_core import from_json
+
 from broker.errors import RequestError
+from tracker.disk import corrupt, failure
 from tracker.folds import Folds
 from tracker.leaderboard import best_text, texts_and_rewards
 from tracker.ledger import LEDGER, LedgerReader, StoredFact
@@ -98,7 +101,8 @@ def _to_json(ledger: LedgerReader, through: int, scratch: Path, out: Path) -> No
                 files[kind] = stack.enter_context(kinds[kind].open("w", encoding="utf-8"))
             else:
                 files[kind].write(",\n")
-            files[kind].write(f'{own[:-1]}, "body": {body}}}')  # the body is JSON already: it was checked on its way in
+            _parsed(ledger, position, body)  # it was checked on its way in: what is no JSON now was damaged since
+            files[kind].write(f'{own[:-1]}, "body": {body}}}')
     whole = scratch / "whole"
     with whole.open("w", encoding="utf-8") as file:
         file.write(f'{{"run": {json.dumps(str(ledger.path.parent))}, "count": {through}, "facts": {{')
@@ -144,8 +148,15 @@ def _to_parquet(ledger: LedgerReader, through: int, scratch: Path, out: Path) ->
 def _flat(ledger: LedgerReader, through: int) -> Iterator[tuple[str, StoredFact | tuple[Any, ...], dict[str, Any]]]:
     for *own, kind, body in ledger.read_all(0, through):
         flat: dict[str, Any] = {}
-        _flatten("", json.loads(body), flat)
+        _flatten("", _parsed(ledger, own[0], body), flat)
         yield kind, tuple(own), flat
+
+
+def _parsed(ledger: LedgerReader, position: object, body: str) -> Any:
+    try:
+        return from_json(body)
+    except ValueError as error:
+        raise failure(corrupt(f"the body of fact {position} is no JSON: {error}"), ledger.path) from None
 
 
 def _flatten(prefix: str, value: Any, flat: dict[str, Any]) -> None:

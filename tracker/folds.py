@@ -146,9 +146,11 @@ class Folds:
     def _start(self, name: str, through: int, position: int, kept: Any) -> int:
         """Begin with a snapshot, if it fits: its position, or 0."""
         fold = self.folds[name]
-        if kept is None or position > through or kept["version"] != fold.version:
+        if kept is None or position > through:
             return 0
         try:
+            if kept["version"] != fold.version:
+                return 0
             fold.restore(kept["state"])
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             self.flaws.append(f"the snapshot of {name} at position {position} does not fit ({error!r:.200})")

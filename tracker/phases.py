@@ -108,6 +108,13 @@ class Phases:
         if self._restarted:  # learners that have not spoken to this incarnation yet may hold a last checkpoint
             names |= self.settings.learners - self.members.keys()
         roles = self.standings.roles
+        if self._restarted:  # nor is anybody forgotten who has not spoken to this incarnation yet
+            waited = ("actor", "endpoint")
+            names |= {
+                name
+                for name, role in roles.items()
+                if role.kind in waited and role.running and name not in self.members
+            }
         return sorted(name for name in names if name not in roles or not roles[name].spawned_at or roles[name].running)
 
     def _reached(self, seconds: float) -> str:

@@ -70,7 +70,7 @@ _models: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model
 def fitting(kind: str, body: Any) -> dict[str, Any] | None:
     """What a search says in this body, as plain values of its own; None if it is not a search's."""
     try:
-        _models[kind].validate_python(body)
+        found = _models[kind].validate_python(body)
     except ValidationError:
         return None
-    return {key: body[key] for key in OF_SEARCHES[kind].__annotations__ if key in body}
+    return {key: found[key] for key in OF_SEARCHES[kind].__annotations__ if key in found}

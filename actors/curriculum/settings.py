@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_serializer, field_validator, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Body = dict[str, JsonValue]
@@ -53,6 +53,11 @@ class Levels(Closed):
         """A number of seeds is the seeds from 0 on."""
         whole = isinstance(given, int) and not isinstance(given, bool)
         return tuple(range(given)) if whole and 0 < given <= MOST_SEEDS else given
+
+    @field_serializer("seeds")
+    def _recounted(self, seeds: tuple[int, ...]) -> int | list[int]:
+        """As few words as they were given in: the resolved run file is a fact too."""
+        return len(seeds) if len(seeds) > 1 and seeds == tuple(range(len(seeds))) else list(seeds)
 
     @property
     def size(self) -> int:

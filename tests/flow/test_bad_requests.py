@@ -134,6 +134,12 @@ def test_a_directory_that_holds_something(cartpole: Running, tmp_path: Path) -> 
     assert "thesis.tex" in message
     assert (tmp_path / "other" / "thesis.tex").exists()
     shutil.rmtree(tmp_path / "other")
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "other" / "checkpoints" / "agent~1.9.checkpoint").write_text("learned")
+    message = refused(tmp_path, "cartpole", "--run-dir", "other", "--set", "environment.id=CartPoll-v1")
+    assert "holds checkpoints of a run" in message
+    assert (tmp_path / "other" / "checkpoints" / "agent~1.9.checkpoint").exists()
+    shutil.rmtree(tmp_path / "other")
     refused(tmp_path, "cartpole", "--resume", "--run-dir", "other")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ def test_help_names_every_command_and_its_options() -> None:
     text = runner.invoke(app, ["run", "--help"], env={"COLUMNS": "120"}).output
     for option in ("--set", "--run-dir", "--resume", "--seed", "--headless", "--seconds"):
         assert option in text, option
+
+
+def test_what_the_terminal_has_no_sign_for_is_replaced() -> None:
+    code = "from launcher import cli; cli.app = lambda: print('v1 \u2192 v2'); cli.main()"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"v1 ? v2\n"), done.stderr
 
 
 def test_version() -> None:

@@ -116,6 +116,15 @@ def test_a_grid_is_counted_before_it_is_made() -> None:
         check_source(run({"levels": {"options": {"n": [1]}, "label": "{m}"}, "score": "success"}))
 
 
+def test_many_seeds_are_few_words_in_the_resolved_file() -> None:
+    resolved = run({"levels": {"seeds": 60_000}, "score": "success"})
+    plain = resolved.to_plain()
+    assert plain["curriculum"]["levels"]["seeds"] == 60_000
+    assert from_plain(plain) == resolved
+    odd = run({"levels": {"seeds": [0, 1, 3]}, "score": "success"})
+    assert odd.to_plain()["curriculum"]["levels"]["seeds"] == [0, 1, 3]
+
+
 def test_a_number_of_seeds_is_the_seeds_from_0() -> None:
     resolved = run({"levels": {"seeds": 3}, "score": "success"})
     assert resolved.curriculum is not None

@@ -171,6 +171,17 @@ def test_orders_that_a_dying_nursery_never_took_count_as_exited(nursery: Nursery
     assert Seen(nursery).exited("wait") == Exited("wait", 1, None, None)
 
 
+def test_a_nursery_that_cannot_be_started_is_as_one_that_died(
+    nursery: NurseryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    nursery.spawn(spec(tmp_path, "note"))
+    assert Seen(nursery).exited("note") == Exited("note", 1, None, None)
+    monkeypatch.undo()
+    nursery.spawn(spec(tmp_path, "note"))
+    assert Seen(nursery).exited("note").status == 0
+
+
 def test_many_orders_wait_for_the_imports(nursery: NurseryEngine, tmp_path: Path) -> None:
     seen = Seen(nursery)
     big = {"file": str(tmp_path / "note"), "ballast": "x" * 100_000}

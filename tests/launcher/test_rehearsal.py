@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.errors import RequestError
+from launcher.inquiry import Inquiry
 from launcher.plan import make_plan
 from launcher.probing import Spaces
 from launcher.reading import load
@@ -51,6 +55,7 @@ def test_what_is_right_is_passed_over() -> None:
         ("learner.settings.batch_stepps=100", "learner.settings.batch_stepps"),
         ("policies.network=nowhere_at_all:Net", "policies.network 'nowhere_at_all:Net': there is no module"),
         ("policies.settings.depth=3", "policies.settings do not suit network 'mlp'"),
+        ("services.sim.main=nowhere_at_all:serve", "services.sim.main 'nowhere_at_all:serve': there is no module"),
         ("policies.network=cnn", "needs exactly one image"),
     ],
 )
@@ -70,6 +75,19 @@ def test_every_mistake_is_told_at_once_and_what_a_module_prints_is_not_the_answe
     algorithm, rollout = str(caught.value).splitlines()
     assert algorithm.startswith("learner.algorithm 'loud:Missing': module 'loud' has no 'Missing'")
     assert rollout.startswith("actors.rollout 'loud:Work': making it raised TypeError")
+
+
+def test_what_the_users_code_has_started_holds_up_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "simulator.py").write_text(
+        "import json, subprocess\n"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "print(json.dumps({'pid': child.pid}), flush=True)\n"
+    )
+    began = time.monotonic()
+    inquiry = Inquiry("a simulator", "simulator", {}, str(tmp_path))
+    reply = inquiry.answer(30.0)
+    os.kill(reply["pid"], signal.SIGKILL)
+    assert time.monotonic() - began < 20.0
 
 
 def test_one_that_hangs_is_ended(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_key() -> None:
         (["policies.agents.x=a b"], "cannot name a policy"),
         (["tracker.address=tcp://0.0.0.0:7400"], "is not loopback"),
         (["tracker.address=tcp://127.0.0.1:65535"], "write ipc://PATH or tcp://HOST:PORT"),
+        (["tracker.address=tcp://127.0.0.1:0"], "everybody must know the port"),
+        (["tracker.lease_seconds=1e300"], "tracker.lease_seconds: should be less than or equal to"),
         (["tracker.address=udp://x"], "is no address"),
         (["learner.settings.batch_steps=0"], "learner.settings.batch_steps: must be a whole number"),
         (["learner.algorithm=pppo"], "did you mean ppo?"),
@@ -128,6 +130,12 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_key() -> None:
 )
 def test_what_cannot_be(overrides: list[str], told: str) -> None:
     assert told in wrong(overrides)
+
+
+def test_a_run_file_that_fits_no_fact_is_told() -> None:
+    long = {"text": "x" * 300_000}
+    with pytest.raises(RequestError, match=r"learner: the run file has 30\d,\d{3} characters.*a file of its own"):
+        from_plain({"environment": {"id": "CartPole-v1"}, "learner": {"settings": long}})
 
 
 def test_insecure_is_taken_at_its_word() -> None:

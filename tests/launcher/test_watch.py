@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 from rich.console import Console
@@ -19,6 +20,7 @@ from broker.addresses import publisher
 from broker.errors import RequestError, Unreachable
 from broker.names import STANDINGS, new_incarnation, new_token, topic
 from broker.wire import Codec, Identity
+from launcher import directory as directories
 from launcher import watch
 from tests.launcher import documents
 from tracker.lock import RunLock
@@ -128,6 +130,19 @@ def test_following_ends_with_the_run(tmp_path: Path) -> None:
         source.close()
     assert said
     assert not watch.target(str(tmp_path)).is_running()
+
+
+def test_a_run_whose_tracker_is_about_to_come_back_goes_on(tmp_path: Path) -> None:
+    directory = directories.make("cartpole", tmp_path / "run")
+    run = watch.Target(directory.path, None, None)
+    try:
+        assert not run.is_running()  # a launcher that is this very process does not count
+        launcher = psutil.Process(os.getppid())
+        assert directory.ipc is not None
+        (directory.ipc / "owner").write_text(f"{launcher.pid} {launcher.create_time():.2f}\n")
+        assert run.is_running()
+    finally:
+        directory.close()
 
 
 def test_what_lies_about_is_not_taken_for_a_run(tmp_path: Path) -> None:

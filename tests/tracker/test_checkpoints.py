@@ -13,7 +13,7 @@ import pytest
 from broker.errors import DamagedCheckpoint, RequestError
 from broker.messages import CheckpointOffer
 from tests.tracker.bodies import ONE, TWO
-from tracker.checkpoints import CHUNK, CheckpointStore, read_chunk
+from tracker.checkpoints import CHUNK, CheckpointStore, newest_valid, read_chunk
 from tracker.lock import RunLock, holder, is_held
 
 CONTENT = os.urandom(2 * CHUNK + 77)
@@ -158,6 +158,41 @@ def test_killed_at_any_instant_what_was_finished_is_whole(tmp_path: Path, after:
     assert found is not None
     assert found[1].version[1] >= finished
     assert skipped == []
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_version_that_is_offered_again_is_whole_whenever_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    store = CheckpointStore(tmp_path)
+    put(store, 1)
+    more = CONTENT + b"more"
+    store.begin(ONE, offer(1, more))
+    for index in range(3):
+        store.write("p", index, more[index * CHUNK : (index + 1) * CHUNK])
+    done: list[str] = []
+    rename = Path.rename
+
+    def dying(path: Path, target: Path) -> Path:
+        if not target.name.endswith(".coming") and len(done) == renames:
+            raise KeyboardInterrupt  # as good as a kill: nothing of ours handles it
+        done.extend([] if target.name.endswith(".coming") else [target.name])
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", dying)
+    if renames < 2:
+        with pytest.raises(KeyboardInterrupt):
+            store.finish("p")
+    else:
+        store.finish("p")
+    monkeypatch.undo()
+    size = len(more) if renames else len(CONTENT)
+    for look in (lambda: newest_valid(tmp_path, "p"), lambda: CheckpointStore(tmp_path).newest_valid("p")):
+        found, skipped = look()
+        assert found is not None
+        assert (found[1].size, found[0].stat().st_size) == (size, size)
+    assert skipped == []
+    assert names(tmp_path) == ["p~1.1.checkpoint", "p~1.1.checkpoint.json"]
 
 
 def test_leftovers_are_swept(tmp_path: Path) -> None:

@@ -324,6 +324,41 @@ def test_a_restarted_tracker_waits_for_learners_before_it_ends(tmp_path: Path) -
     assert back.phase == ("ended", "enough")
 
 
+def test_a_restarted_tracker_waits_for_actors_that_run_before_it_ends(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.start()
+    spawned = {"role": "actor-0", "kind": "actor", "pid": 1, "attempt": 1}
+    shell.send("launcher", ("spawned", spawned), ("stop_request", {"reason": "enough", "failed": False}))
+    shell.ticks()
+    shell.core.handle(Event("learner-p", b.ONE, "left"))
+    shell.ticks()
+    shell.ledger.close()
+    back = Shell(tmp_path, "3" * 32)
+    back.sent = shell.sent
+    back.ticks()
+    assert back.phase[0] == "stopping"  # what it said meanwhile is to come again
+    exited = {"role": "actor-0", "pid": 1, "attempt": 1, "status": 0, "signal": None, "expected": True}
+    back.send("launcher", ("exited", {**exited, "last_words": ""}))
+    back.ticks()
+    assert back.phase == ("ended", "enough")
+
+
+def test_what_an_actor_held_that_fell_with_the_tracker_is_given_out_again(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, lease_seconds=1000.0)
+    shell.start()
+    shell.send("learner-p", ("mint", {"policy": "p", "tasks": [{"task": "a", "body": {}}]}))
+    shell.tick()
+    shell.core.handle(Request("actor-0", b.ONE, 1, 1))
+    assert [task.task for task in shell.tick().answers[0].tasks] == ["a"]
+    shell.ledger.close()
+    back = Shell(tmp_path, "3" * 32, lease_seconds=1000.0)
+    back.core.handle(Joined("actor-0", "actor", b.TWO))
+    back.core.handle(Request("actor-0", b.TWO, 1, 1))
+    answers = [answer for _ in range(3) for answer in back.tick().answers]
+    assert [[task.task for task in answer.tasks] for answer in answers] == [["a"]]
+    assert back.core.tasks.returned == 1
+
+
 def test_snapshots_are_due_at_the_end(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.start()

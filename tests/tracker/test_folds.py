@@ -143,6 +143,17 @@ def test_a_body_that_is_unfit_is_named(kind: str, body: str, where: str) -> None
         decode(kind, body)
 
 
+def test_a_snapshot_that_is_none_is_made_anew(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        with ledger.commit():
+            ledger.append([("a", "1" * 32, 1, 1, "episode", json.dumps(b.episode(1.0)))])
+            ledger.store_heads(1, {"standings": "{}", "tasks": "7"})
+        folds = standard_folds()
+        folds.restore(ledger)
+    assert folds.folds["standings"].episodes == 1
+    assert len(folds.flaws) == 2
+
+
 def test_what_is_not_known_may_be_there() -> None:
     assert decode("alarm", '{"text": "NaN is not Infinity"}')["text"]
     assert decode("of-nobody", '{"a": [1, null]}') == {"a": [1, None]}

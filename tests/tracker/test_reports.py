@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from broker.errors import RequestError
 from broker.messages import Hello, Status
 from tests.tracker import bodies as b
 from tracker import parquet as parquets
+from tracker.disk import LedgerDamaged
 from tracker.document import standings_document
 from tracker.export import export
 from tracker.ledger import Ledger
 from tracker.live import Live
 from tracker.lock import RunLock
+from tracker.mend import mend
 from tracker.standard import standard_folds
 from tracker.standings import Standings
 from tracker.summary import summarise, write_summary
@@ -140,6 +143,22 @@ def test_parquet_without_pyarrow_says_how_to_get_it(tmp_path: Path, monkeypatch:
     with pytest.raises(RequestError, match=r"pip install 'headrace\[parquet\]'"):
         export(tmp_path, "parquet", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["json", "csv"])
+@pytest.mark.parametrize("damage", ["substr(body, 1, 5)", "CAST(x'ff7b7d' AS TEXT)"])
+def test_a_body_that_was_damaged_since_is_told_and_mended(tmp_path: Path, to: str, damage: str) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, ledger.commit():
+        ledger.append([("a", "1" * 32, n, n, "note", json.dumps({"n": n})) for n in range(1, 200)])
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.execute(f"UPDATE facts SET body = {damage} WHERE position = 60")
+    connection.commit()
+    connection.close()
+    with pytest.raises(LedgerDamaged, match="headrace mend"):
+        export(tmp_path, to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert mend(tmp_path).facts == 59
+    export(tmp_path, to, tmp_path / "out")
 
 
 def test_export_refuses_with_what_to_do(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tracker.export import best_template, export
 from tracker.leaderboard import standings_part, template_rows, texts_and_rewards
 from tracker.ledger import Ledger
 from tracker.summary import summarise
+from tracker.template_facts import fitting
 from tracker.templates import REASONS, Templates
 from tracker.trials import wilson
 
@@ -309,6 +310,13 @@ def test_of_several_searches_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="'r' has no templates"):
         best_template(tmp_path, "r")
     assert summarise(tmp_path)["prompts"]["q"]["how"].endswith("--best --policy q")
+
+
+def test_numbers_that_came_as_text_are_numbers() -> None:
+    body = {"policy": "p", "template": "0" * 16, "text": "a", "parent": None, "critique": "", "round": "3"}
+    found = fitting("template", {**body, "candidate": "0", "placeholders": []})
+    assert found is not None
+    assert (found["round"], found["candidate"]) == (3, 0)
 
 
 def test_before_anything_was_scored_there_is_no_best(tmp_path: Path) -> None:

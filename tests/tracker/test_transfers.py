@@ -9,7 +9,7 @@ import pytest
 
 from broker.messages import CheckpointOffer, Chunk, RestorePoint, RestoreRequest
 from tests.tracker import bodies as b
-from tracker.checkpoints import CheckpointStore
+from tracker.checkpoints import CheckpointStore, Manifest
 from tracker.core import Core
 from tracker.exchange import Now, Restoring, Settings
 from tracker.live import Live
@@ -117,6 +117,14 @@ def test_a_checkpoint_without_a_fact_gets_one(tmp_path: Path) -> None:
     assert [point.position for point in back.points] == [1]
     assert back.core.standings.checkpoints == 1
     assert back.durable == []
+
+
+def test_of_several_without_a_fact_one_is_the_best(tmp_path: Path) -> None:
+    core = Core(Settings(), standard_folds(), "1" * 32)
+    kept = [Manifest("p", (1, n), f"p~1.{n}.checkpoint", 1, "", score) for n, score in ((3, 5.0), (2, None), (1, 10.0))]
+    assert [(body["version"], body["best"]) for body in core.unrecorded(kept)] == [
+        ([1, 1], True), ([1, 2], False), ([1, 3], False),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", [b"onx", b"on"])

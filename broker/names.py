@@ -6,27 +6,14 @@ tells the name that its algorithm gave it and the life that minted it.
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
-
-from broker.errors import RequestError
 
 ALL = "all"
 STANDINGS = "standings"
 RESERVED = frozenset({ALL, STANDINGS})
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 LIFE = "@life-"
 """Stands in a task's id, between its name and the life that minted it, from the second life on."""
-
-
-def check_name(name: str, what: str = "name") -> str:
-    """The name itself, if it may stand in a topic; RequestError says what is allowed otherwise."""
-    if not _NAME.fullmatch(name):
-        raise RequestError(f"{what} {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ . -")
-    if name in RESERVED:
-        raise RequestError(f"{what} {name!r} is reserved; choose another")
-    return name
 
 
 def topic(name: str) -> bytes:

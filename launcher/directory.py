@@ -67,11 +67,6 @@ class RunDirectory:
         return self.path / "token"
 
     @property
-    def lock(self) -> Path:
-        """What the tracker holds as long as it lives."""
-        return self.path / "run.lock"
-
-    @property
     def ipc(self) -> Path | None:
         """The folder of the sockets of the current launch, or None where there is none."""
         try:

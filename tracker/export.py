@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from pydantic_core import from_json
 
@@ -25,7 +25,6 @@ from tracker.leaderboard import best_text, texts_and_rewards
 from tracker.ledger import LEDGER, LedgerReader, StoredFact
 from tracker.templates import Templates
 
-Form = Literal["json", "csv", "parquet"]
 _OWN = ("position", "source", "incarnation", "sequence", "time")
 
 

@@ -30,11 +30,6 @@ def rejects(arms: int, keep: int, budget: int, batch: int) -> list[int]:
     return [max(1, min(batch, count)) for count in pulls]
 
 
-def pulls_taken(schedule: Sequence[int], keep: int) -> int:
-    """All pulls of a race of successive rejects."""
-    return sum(schedule) + (keep * schedule[-1] if schedule else 0)
-
-
 def step_size(batch: int) -> int:
     """Questions of one pull in a race of UCB: an eighth of the batch."""
     return max(1, batch // 8)

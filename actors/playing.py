@@ -16,6 +16,10 @@ from actors.curriculum.known import KnownTasks
 from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.vector import Episode, VectorEnvironment
 from actors.policies.policy import Policy
+from broker.errors import RunError
+
+MOST_STEPS = 50_000
+"""Of all copies together, without an episode's end."""
 
 
 def play(
@@ -30,8 +34,11 @@ def play(
     each = math.ceil(episodes / environment.count)
     played: list[list[Episode]] = [[] for _ in range(environment.count)]
     environment.reset()
+    limit = _Limit()
     while min(map(len, played)) < each:
+        limit.passed()
         for episode in _step(environment, policies, agents, deterministic=deterministic):
+            limit.ended()
             if len(played[episode.environment]) < each:
                 played[episode.environment].append(episode)
     return [episode for row in zip(*played, strict=True) for episode in row][:episodes]
@@ -48,9 +55,34 @@ def play_tasks(
     """An episode of each of the tasks that `environment` takes from `tasks`; those that raised have none."""
     played: list[Episode] = []
     environment.reset()
+    limit = _Limit()
     while not tasks.over:
+        limit.passed()
+        left = tasks.left
         played += _step(environment, policies, agents, deterministic=deterministic)
+        if tasks.left < left:
+            limit.ended()
     return played
+
+
+class _Limit:
+    """Steps since an episode ended."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def passed(self) -> None:
+        """One more. RunError where no end is to be expected."""
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise RunError(
+                f"no episode ended within {MOST_STEPS:,} steps: as these policies play, the environment has no end; "
+                "give it a time limit (for Gymnasium `max_episode_steps` in environment.settings)"
+            )
+
+    def ended(self) -> None:
+        """An episode did."""
+        self._steps = 0
 
 
 def _step(

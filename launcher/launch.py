@@ -28,6 +28,7 @@ from launcher import decisions as d
 from launcher.child import STATUS_REQUEST
 from launcher.directory import RunDirectory, last_words
 from launcher.engines import Engine, Exited, NurseryEngine, PlainEngine, Started
+from launcher.exits import describe
 from launcher.lifeline import Lifeline
 from launcher.plan import Plan, child_of, tracker_address
 from launcher.prompting import is_simulated
@@ -74,6 +75,8 @@ class Launch:
     _told_interrupts: int = 0
     problem: d.GiveUp | None = None
     """The first role that was given up, and its last words."""
+    fell: str = ""
+    """The last role that fell unexpectedly, how, and its last words."""
     _gauge: Gauge = field(default_factory=Gauge)
 
     def run(self, view: Callable[[], View]) -> int:
@@ -184,6 +187,8 @@ class Launch:
                 spec = child_of(self.plan, role, attempt, self.where, self.launched)
                 self.engines[self.plan.role(role).engine].spawn(spec)
             case d.Report():
+                if not action.expected:
+                    self.fell = f"{action.role} ended with {describe(action.status)}\n{action.last_words}"
                 self._fact(
                     "exited",
                     {

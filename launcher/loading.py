@@ -6,6 +6,7 @@ skipped on the way to it is told.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,26 @@ class LoadedPolicy:
     parameters: Tree
 
     def act(self, observation: Any, *, deterministic: bool = True) -> Any:
-        """The action for one observation, as the environment gave it and as the environment takes it."""
+        """The action for one observation, as the environment gave it (with its mask) and as the environment takes it.
+
+        ValueError: the observation is not one of the environment's space.
+        """
+        mask = None
+        if self.acting.action.masked:
+            if not isinstance(observation, Mapping) or "action_mask" not in observation:
+                raise ValueError(
+                    f"policy {self.name!r} has masked actions: give the whole observation, its action_mask too"
+                )
+            mask = np.reshape(observation["action_mask"], (1, self.acting.action.mask_size)).astype(bool)
         seen = {leaf: array[None] for leaf, array in self.acting.observation.encode(observation).items()}
-        actions, _ = self.acting.act(seen, deterministic=deterministic)
+        for leaf in self.acting.observation.leaves:
+            if seen[leaf.name].shape[1:] != leaf.shape:
+                where = f"its {leaf.name!r}" if leaf.name else "it"
+                raise ValueError(
+                    f"policy {self.name!r} takes one observation: {where} must be {list(leaf.shape)}, "
+                    f"not {list(seen[leaf.name].shape[1:])}"
+                )
+        actions, _ = self.acting.act(seen, mask, deterministic=deterministic)
         action = self.acting.clip(actions)[0]
         if self.acting.action.kind == "discrete":
             return int(action) + int(np.sum(self.acting.action.start))

@@ -40,7 +40,7 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     from actors.services import Services
     from broker import references
     from broker.station import Spec
-    from learners.role import algorithm_of
+    from learners.role import algorithm_of, kept
 
     def spec(kind: str, index: int, policy: str | None = None) -> Spec:
         return Spec(f"{kind}-{policy or index}", kind, index, "", "", "", dict(plan), policy)  # type: ignore[arg-type]
@@ -48,7 +48,8 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     run = plan["run"]
     key = f"learner.algorithm {run['learner']['algorithm']!r}"
     parts: list[tuple[str, Callable[[], Any]]] = [
-        (key, partial(algorithm_of, spec("learner", index, policy))) for index, policy in enumerate(plan["policies"])
+        (key, lambda learner=spec("learner", index, policy): kept(algorithm_of(learner)))
+        for index, policy in enumerate(plan["policies"])
     ]
     if run["actors"]["rollout"] == "environments":
         parts.append((f"policies.network {run['policies']['network']!r}", partial(networks_of, spec("actor", 0))))

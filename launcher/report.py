@@ -33,6 +33,7 @@ def render_summary(summary: dict[str, Any]) -> RenderableType:
         parts += ["", _policies(policies), Text(note, style="grey58"), ""]
     else:
         parts.append(Text("No policy reported anything.", style="grey58"))
+    parts += _refusals(policies)
     parts += _losses(policies)
     parts += render_search(summary)
     parts.append(_books(summary))
@@ -103,6 +104,20 @@ def _policies(policies: dict[str, Any]) -> Table:
             Text(chart([words.number(mean) for mean in words.listing(policy.get("returns"))], 14, 1)[0]),
         )
     return table
+
+
+def _refusals(policies: dict[str, Any]) -> list[RenderableType]:
+    """Experience that a learner could not use is lost work, and the reason is the user's to mend."""
+    lines: list[RenderableType] = []
+    for name, value in list(policies.items())[:MOST_LOSSES]:
+        policy = words.mapping(value)
+        fragments = words.mapping(policy.get("fragments"))
+        if refused := words.number(fragments.get("refused")):
+            of = refused + (words.number(fragments.get("consumed")) or 0.0)
+            told = f"! {words.text(name)} refused {refused:,.0f} of {of:,.0f} fragments"
+            reason = words.text(policy.get("refusal"))
+            lines.append(Text(told + (f": {reason}" if reason else ""), style="bold red"))
+    return lines
 
 
 def _losses(policies: dict[str, Any]) -> list[RenderableType]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import RequestError
+from broker.errors import RequestError, RunError
 from launcher import directory as directories
 from launcher.child import STATUS_REQUEST
 from launcher.curriculum import check_source
@@ -44,6 +44,8 @@ def run(  # noqa: PLR0917 - the command line, option by option
     if resume:
         assert run_dir is not None
         resolved, changed = load_resumed(directories.inspect(run_dir).run_file, settings)
+        if run is not None and load(run).name != resolved.name:
+            raise RequestError(f"{run!r} is another run than the one in {run_dir}, {resolved.name!r}: leave it out")
         if seed is not None and seed != resolved.seed:
             raise RequestError(f"--seed {seed}: the run to resume has seed {resolved.seed}, which cannot change")
         where = directories.make(resolved.name, run_dir, resume=True)
@@ -75,7 +77,9 @@ def run(  # noqa: PLR0917 - the command line, option by option
         where.close()
         if not kept and not where.worked():
             where.discard(folder_too=not existed)
-    _show_summary(where)
+    summary = _show_summary(where)
+    if status == 0 and launch.fell and not any(policy["updates"] for policy in summary.get("policies", {}).values()):
+        raise RunError(f"nothing was learned: {launch.fell}")
     return status
 
 
@@ -107,12 +111,13 @@ def _view(headless: bool) -> Callable[[], View]:
     return dashboard
 
 
-def _show_summary(where: RunDirectory) -> None:
+def _show_summary(where: RunDirectory) -> dict[str, Any]:
     from rich.console import Console
 
     from launcher.report import render_summary
     from tracker.summary import summarise
 
-    console = Console()
-    if where.ledger.exists():
-        console.print(render_summary(summarise(where.path)))
+    summary = summarise(where.path) if where.ledger.exists() else {}
+    if summary:
+        Console().print(render_summary(summary))
+    return summary

@@ -16,9 +16,10 @@ from typing import Any
 
 from actors.spaces import ActionSpec, ObservationSpec
 from broker import messages as m
-from broker.arrays import from_bytes, to_bytes
-from broker.errors import DamagedCheckpoint
+from broker.arrays import Tree, from_bytes, to_bytes
+from broker.errors import DamagedCheckpoint, RequestError
 from broker.hub import Hub
+from broker.layouts import described
 from broker.liveness import Liveness
 from broker.reactor import Reactor
 from broker.station import Spec, Station
@@ -108,8 +109,7 @@ class Checkpoints:
                 "version": list(learner.version),
                 "updates": learner.updates,
                 "agent_steps": learner.agent_steps,
-                "parameters": learner.algorithm.parameters(),
-                "algorithm": learner.algorithm.snapshot(),
+                **kept(learner.algorithm),
             }
         )
         self._station.tracker.offer_checkpoint(learner.policy, learner.version, content)
@@ -138,6 +138,23 @@ class Checkpoints:
             lost = updates_lost(point.life, point.seen, taken)
             body = {"policy": learner.policy, "from": taken, "life": learner.life, "updates_lost": lost}
             self._station.fact("resumed", body)
+
+
+def kept(algorithm: Algorithm) -> dict[str, Tree]:
+    """What a checkpoint has of an algorithm. RequestError if that cannot be kept: nothing that it learned would be."""
+    found = {"parameters": algorithm.parameters(), "algorithm": algorithm.snapshot()}
+    for part, method in zip(found, ("parameters", "snapshot"), strict=True):
+        if found[part] is None:
+            raise RequestError(
+                f"{type(algorithm).__name__}.{method}() returned nothing: give a tree of arrays and plain values"
+            )
+        try:
+            described(found[part])
+        except (TypeError, ValueError) as error:
+            raise RequestError(
+                f"{type(algorithm).__name__}.{method}() cannot be kept: {error}; a tensor becomes an array by `.cpu().numpy()`"
+            ) from error
+    return found
 
 
 def updates_lost(life: int, seen: tuple[int, int] | None, taken: tuple[int, int] | None) -> int:

@@ -114,6 +114,8 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "pool_evict": _pool_evict,
     "outcome_refused": lambda body: f"an outcome of {body['task']} was refused: {body['reason']}",
     "evict": _evict,
+    "duplicate_task": lambda body: f"{body['policy']} minted {body['task']} again: a name is used once in a run",
+    "refusal": lambda body: f"{body['policy']} refused experience of {body['from']}: {body['reason']}",
     "quarantine": lambda body: f"{body['count']} messages of {body['source']} were not believed: {body['reason']}",
     "refused": lambda body: f"a {body['kind']} fact was refused: {body['reason']}",
 }

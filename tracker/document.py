@@ -116,6 +116,7 @@ def policy_counts(tally: PolicyTally) -> dict[str, Any]:
         "fragments": dict(tally.fragments),
         "checkpoint": None if tally.checkpoint is None else list(tally.checkpoint),
         "life": tally.life,
+        "refusal": tally.refusal,
     }
 
 

@@ -23,7 +23,7 @@ MOST = 1e300
 class Standings(Counted):
     """The fold. Its attributes are what `tracker.live`, `tracker.core` and `tracker.summary` read."""
 
-    version = 2
+    version = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +35,7 @@ class Standings(Counted):
                 "update",
                 "finished",
                 "fragments",
+                "refusal",
                 "outcome",
                 "mint",
                 "run",
@@ -136,6 +137,9 @@ class Standings(Counted):
 
     def _fragments(self, fact: Fact) -> None:
         self._use(self.policy(fact.body["policy"]), fact.body)
+
+    def _refusal(self, fact: Fact) -> None:
+        self.policy(fact.body["policy"]).refusal = fact.body["reason"]
 
     def _use(self, tally: PolicyTally, body: Any) -> None:
         tally.agent_steps_used += body["agent_steps"]

@@ -139,6 +139,8 @@ class PolicyTally:
         """By a checkpoint's file, the ledger position of its fact (the newest 32)."""
         self.best_score: float | None = None
         self.best_file = ""
+        self.refusal = ""
+        """Why its learner refused experience, the last time that a reason was new."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
@@ -155,7 +157,16 @@ class PolicyTally:
     def of(cls, plain: dict[str, Any]) -> PolicyTally:
         """From `plain`."""
         tally = cls()
-        for name in ("updates", "agent_steps", "agent_steps_used", "life", "incarnation", "best_score", "best_file"):
+        for name in (
+            "updates",
+            "agent_steps",
+            "agent_steps_used",
+            "life",
+            "incarnation",
+            "best_score",
+            "best_file",
+            "refusal",
+        ):
             setattr(tally, name, plain[name])
         tally.returns = Returns.of(plain["returns"])
         tally.staleness = {int(behind): count for behind, count in plain["staleness"].items()}

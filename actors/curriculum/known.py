@@ -44,6 +44,11 @@ class KnownTasks:
         return len(self._stock)
 
     @property
+    def left(self) -> int:
+        """Tasks that have not been played to their end."""
+        return self._left
+
+    @property
     def over(self) -> bool:
         """Whether every task has been played."""
         return self._left == 0

@@ -10,7 +10,9 @@ it is, in inference mode, on any device.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +28,7 @@ from broker.errors import RequestError
 from broker.references import load as load_reference
 
 Array = np.ndarray[Any, Any]
+DTYPES = {"float32": torch.float32, "uint8": torch.uint8, "int64": torch.int64, "int8": torch.int8}
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": NatureCnn}
 
 
@@ -138,4 +141,39 @@ def build_network(
         raise RequestError(
             f"policies.network {name!r} has a `normaliser` and no `features(observations)`: what is it to observe?"
         )
+    _try(network, name, observation, action)
     return network
+
+
+def _try(network: nn.Module, name: str, observation: ObservationSpec, action: ActionSpec) -> None:
+    """RequestError unless two observations give two rows of action parameters and two values.
+
+    Anything else may be broadcast in silence, and then learns in silence what nobody meant.
+    """
+    seen = {leaf.name: torch.zeros((2, *leaf.shape), dtype=DTYPES[leaf.dtype]) for leaf in observation.leaves}
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            out = network(seen[""] if observation.plain else seen)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        raise RequestError(
+            f"policies.network {name!r}: forward raised {type(error).__name__}: {error} ({where}), for {_shapes(seen)}"
+        ) from error
+    finally:
+        network.train(training)
+    size = distribution(action).size
+    found = [list(part.shape) for part in out if isinstance(part, Tensor)] if isinstance(out, tuple | list) else out
+    if found != [[2, size], [2]]:
+        told = found if isinstance(found, list) else type(found).__name__
+        raise RequestError(
+            f"policies.network {name!r}: forward must give (action parameters, value) of shapes [2, {size}] and [2] "
+            f"for {_shapes(seen)}, not {told}"
+        )
+
+
+def _shapes(seen: Mapping[str, Tensor]) -> str:
+    told = ", ".join(f"{leaf} {list(tensor.shape)}".strip() for leaf, tensor in seen.items())
+    return f"observations of shape {told}"

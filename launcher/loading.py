@@ -42,9 +42,7 @@ class LoadedPolicy:
         mask = None
         if self.acting.action.masked:
             if not isinstance(observation, Mapping) or "action_mask" not in observation:
-                raise ValueError(
-                    f"policy {self.name!r} has masked actions: give the whole observation, its action_mask too"
-                )
+                raise ValueError(f"policy {self.name!r} has masked actions: give the observation with its action_mask")
             mask = np.reshape(observation["action_mask"], (1, self.acting.action.mask_size)).astype(bool)
         seen = {leaf: array[None] for leaf, array in self.acting.observation.encode(observation).items()}
         for leaf in self.acting.observation.leaves:

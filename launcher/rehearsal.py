@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.errors import RequestError
+from broker.station import Spec
 from launcher.inquiry import DEADLINE_SECONDS, Inquiry
 from launcher.plan import Plan
 
@@ -39,8 +40,6 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     from actors.role import networks_of, rollout_of
     from actors.services import Services
     from broker import references
-    from broker.station import Spec
-    from learners.role import algorithm_of, kept
 
     def spec(kind: str, index: int, policy: str | None = None) -> Spec:
         return Spec(f"{kind}-{policy or index}", kind, index, "", "", "", dict(plan), policy)  # type: ignore[arg-type]
@@ -48,8 +47,7 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     run = plan["run"]
     key = f"learner.algorithm {run['learner']['algorithm']!r}"
     parts: list[tuple[str, Callable[[], Any]]] = [
-        (key, lambda learner=spec("learner", index, policy): kept(algorithm_of(learner)))
-        for index, policy in enumerate(plan["policies"])
+        (key, partial(_learner, spec("learner", index, policy))) for index, policy in enumerate(plan["policies"])
     ]
     if run["actors"]["rollout"] == "environments":
         parts.append((f"policies.network {run['policies']['network']!r}", partial(networks_of, spec("actor", 0))))
@@ -64,6 +62,12 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
         parts += [(f"{key} {name!r}", partial(references.load, name, key)) for key, name in own]
     found = [_mistake(key, make) for key, make in parts]
     return list(dict.fromkeys(told for told in found if told))  # learners and actors make the same network
+
+
+def _learner(spec: Spec) -> None:
+    from learners.role import algorithm_of, kept
+
+    kept(algorithm_of(spec))
 
 
 def _mistake(key: str, make: Callable[[], Any]) -> str | None:

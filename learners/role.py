@@ -144,16 +144,13 @@ def kept(algorithm: Algorithm) -> dict[str, Tree]:
     """What a checkpoint has of an algorithm. RequestError if that cannot be kept: nothing that it learned would be."""
     found = {"parameters": algorithm.parameters(), "algorithm": algorithm.snapshot()}
     for part, method in zip(found, ("parameters", "snapshot"), strict=True):
+        which = f"{type(algorithm).__name__}.{method}()"
         if found[part] is None:
-            raise RequestError(
-                f"{type(algorithm).__name__}.{method}() returned nothing: give a tree of arrays and plain values"
-            )
+            raise RequestError(f"{which} returned nothing: give a tree of arrays and plain values")
         try:
             described(found[part])
         except (TypeError, ValueError) as error:
-            raise RequestError(
-                f"{type(algorithm).__name__}.{method}() cannot be kept: {error}; a tensor becomes an array by `.cpu().numpy()`"
-            ) from error
+            raise RequestError(f"{which} cannot be kept: {error} (of a tensor: `.cpu().numpy()`)") from error
     return found
 
 

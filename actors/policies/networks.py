@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,8 @@ class Mlp(nn.Module):
         normalise: bool = False,
     ) -> None:
         super().__init__()
+        if activation not in get_args(Activation):
+            raise TypeError(f"activation {activation!r} is none of {', '.join(get_args(Activation))}")
         self.leaves = observation.leaves
         self.activation = activation
         width = sum(map(flat_width, self.leaves))

@@ -157,6 +157,38 @@ def test_every_space_is_acted_in(name, spec, action):
     assert np.isfinite(logp).all()
 
 
+class Unsqueezed(torch.nn.Module):
+    def __init__(self, observation, action, logits=5, squeezed=False):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, logits + 1)
+        self.squeezed = squeezed
+
+    def forward(self, observations):
+        out = self.layer(observations)
+        return out[..., :-1], out[..., -1] if self.squeezed else out[..., -1:]
+
+
+class Alone(Unsqueezed):
+    def forward(self, observations):
+        return self.layer(observations)
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "told"),
+    [
+        ("Unsqueezed", {}, r"shapes \[2, 5\] and \[2\] for observations of shape \[2, 4\], not \[\[2, 5\], \[2, 1\]\]"),
+        ("Unsqueezed", {"squeezed": True, "logits": 6}, r"not \[\[2, 6\], \[2\]\]"),
+        ("Alone", {}, "not Tensor"),
+        ("mlp", {"activation": "gelu"}, "gelu"),
+    ],
+)
+def test_outputs_of_other_shapes_are_told_before_anything_is_learned(network, settings, told):
+    four = ObservationSpec((Leaf("", "box", (4,), "float32"),))
+    name = network if network == "mlp" else f"{__name__}:{network}"
+    with pytest.raises(RequestError, match=told):
+        build_network(name, four, FIVE, settings)
+
+
 def test_leading_dimensions_are_kept():
     for name, spec in (("mlp", VECTOR), ("cnn", IMAGE)):
         network = build_network(name, spec, FIVE)

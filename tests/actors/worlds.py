@@ -124,6 +124,33 @@ class Steered(gymnasium.Env):
         )
 
 
+class Doors(gymnasium.Env):
+    """Some of six doors are open; a closed one ends it all. It has no end of its own if `ends` is false."""
+
+    observation_space = spaces.Dict(
+        {"observation": spaces.Box(0.0, 1.0, (6,), np.float32), "action_mask": spaces.Box(0, 1, (6,), np.int8)}
+    )
+    action_space = spaces.Discrete(6)
+
+    def __init__(self, ends: bool = True) -> None:
+        self.ends = ends
+
+    def _see(self) -> Any:
+        self.open = (self.np_random.random(6) < 0.4).astype(np.int8)
+        self.open[self.np_random.integers(6)] = 1
+        return {"observation": self.np_random.random(6, dtype=np.float32), "action_mask": self.open}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._see(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.open[action], "a closed door"
+        self.steps += 1
+        return self._see(), 1.0, False, self.ends and self.steps >= 10, {}
+
+
 def no_environment() -> int:
     return 3
 

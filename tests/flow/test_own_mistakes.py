@@ -1,0 +1,121 @@
+"""What users get wrong in modules of their own is told where they look, and a run in which nothing came of it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import launcher
+from actors.environments.load import make
+from actors.environments.settings import EnvironmentSettings
+from tests.flow.running import Running, headrace
+
+OWN = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from learners.ppo import Ppo
+
+
+class Plain(gymnasium.Env):
+    observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(3, np.float32), 1.0, self.steps >= 10, False, {}
+
+
+class Unpaid(Plain):
+    def step(self, action):
+        seen, _, over, cut, info = super().step(action)
+        return seen, float("nan"), over, cut, info
+
+
+class Silent(Plain):
+    def step(self, action):
+        super().step(action)
+
+
+class Tensors(Ppo):
+    def snapshot(self):
+        return {"network": self.network.state_dict()}
+
+
+class Nothing(Ppo):
+    def snapshot(self):
+        pass
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(OWN)
+    text = 'name = "own"\n[environment]\nid = "own:Plain"\n[actors]\nprocesses = 1\nenvironments = 4\n'
+    (tmp_path / "own.toml").write_text(text)
+    return tmp_path
+
+
+def test_experience_that_is_refused_is_told_in_the_summary_with_its_reason(home: Path) -> None:
+    done = headrace("run", "own.toml", "--headless", "--seconds", "4", "--set", "environment.id=own:Unpaid", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "ValueError: rewards are not finite" in done.stdout
+    assert "! agent refused" in done.stdout
+    (directory,) = (home / "runs-out").iterdir()
+    policy = json.loads((directory / "summary.json").read_text())["policies"]["agent"]
+    assert policy["refusal"] == "ValueError: rewards are not finite"
+    assert policy["fragments"]["refused"] > 0 == policy["fragments"]["consumed"]
+
+
+def test_a_run_in_which_everything_fell_has_failed(home: Path) -> None:
+    done = headrace("run", "own.toml", "--headless", "--seconds", "5", "--set", "environment.id=own:Silent", cwd=home)
+    assert done.returncode == 1, done.stdout
+    assert "nothing was learned: actor-0 ended with status 1" in done.stderr
+    assert "NoneType" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "told"),
+    [("Tensors", "Tensors.snapshot() cannot be kept: /network/"), ("Nothing", "Nothing.snapshot() returned nothing")],
+)
+def test_what_cannot_be_kept_is_found_by_check_and_ends_a_run(home: Path, algorithm: str, told: str) -> None:
+    setting = ("--set", f"learner.algorithm=own:{algorithm}")
+    checked = headrace("check", "own.toml", *setting, cwd=home)
+    assert checked.returncode == 2
+    assert told in checked.stderr
+    often = ("--set", "learner.checkpoint_seconds=0.5", "--set", "learner.settings.batch_steps=64")
+    done = headrace("run", "own.toml", "--headless", "--seconds", "20", *often, *setting, cwd=home)
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr
+
+
+def test_a_run_is_resumed_as_itself(cartpole: Running, tmp_path: Path) -> None:
+    done = headrace("run", "spread", "--headless", "--resume", "--run-dir", str(cartpole.directory), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'spread' is another run than the one in" in done.stderr
+
+
+def test_a_loaded_policy_keeps_to_the_mask(tmp_path: Path) -> None:
+    text = '[environment]\nid = "tests.actors.worlds:Doors"\n[learner.settings]\nbatch_steps = 512\n'
+    (tmp_path / "doors.toml").write_text(text)
+    root = Path(__file__).parents[2]
+    done = headrace("run", "doors.toml", "--headless", "--seconds", "5", "--set", f"folder={root}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (directory,) = (tmp_path / "runs-out").iterdir()
+    policy = launcher.load(directory).policy("agent")
+    settings = EnvironmentSettings(id="tests.actors.worlds:Doors")
+    doors = make(settings, 1)._environments[0]  # type: ignore[attr-defined]
+    observation, _ = doors.reset(seed=3)
+    for _ in range(300):
+        observation, *_ = doors.step(policy.act(observation))
+    with pytest.raises(ValueError, match="give the observation with its action_mask"):
+        policy.act(observation["observation"])
+    with pytest.raises(ValueError, match=r"it must be \[6\], not \[5\]"):
+        policy.act({**observation, "observation": observation["observation"][:5]})

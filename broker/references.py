@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -39,7 +40,9 @@ def load(reference: str, key: str, shipped: Collection[str] = ()) -> Callable[..
         except AttributeError:
             near = difflib.get_close_matches(part, dir(found), n=1)
             mend = f"did you mean {near[0]!r}?" if near else f"define {name!r} there, or check its spelling"
-            raise wrong(reference, key, f"module {path!r} has no {name!r}", mend) from None
+            where = getattr(sys.modules[path], "__file__", None)  # it may be another one than was meant
+            what = f"module {path!r} has no {name!r}" + (f" ({where})" if where else "")
+            raise wrong(reference, key, what, mend) from None
     if not callable(found):
         what = f"{name!r} in module {path!r} is of type {type(found).__name__}"
         raise wrong(reference, key, what, "name a class or a function")

@@ -258,7 +258,8 @@ def _flow(policy: Policy, run: RunFile) -> str:
     steps = f"fragments of {policy.fragment_steps} agent steps, batches of {policy.batch_steps}"
     text = f"{steps}: expected staleness {policy.staleness:.1f} versions"
     if policy.staleness > run.learner.max_staleness:
-        text += f", above max_staleness {run.learner.max_staleness}: much will be dropped; lower learner.window"
+        text += f", above max_staleness {run.learner.max_staleness}: much will be dropped; raise "
+        text += "learner.settings.batch_steps, or lower learner.window or actors.environments"
     return text
 
 

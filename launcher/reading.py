@@ -156,7 +156,8 @@ def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, 
     if refused:
         told = "\n".join(f"  {path}: {old!r} -> {new!r}" for path, (old, new) in refused.items())
         raise RequestError(
-            "a resumed run may change only [stop], actors.processes, rates, and where and how fast endpoints are; "
+            "a resumed run may change [stop], actors.processes, checkpoint_seconds, rates, lease_seconds, "
+            "[supervision], [curriculum], and where and how fast endpoints are (docs/run-file.md has the list); "
             f"start a new run for\n{told}"
         )
     return changed

@@ -16,12 +16,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.errors import RequestError
-from broker.station import Spec
 from launcher.inquiry import DEADLINE_SECONDS, Inquiry
 from launcher.plan import Plan
+
+if TYPE_CHECKING:
+    from broker.station import Spec
 
 
 def rehearse(plan: Plan, deadline: float = DEADLINE_SECONDS) -> None:
@@ -40,6 +42,7 @@ def mistakes(plan: Mapping[str, Any]) -> list[str]:
     from actors.role import networks_of, rollout_of
     from actors.services import Services
     from broker import references
+    from broker.station import Spec
 
     def spec(kind: str, index: int, policy: str | None = None) -> Spec:
         return Spec(f"{kind}-{policy or index}", kind, index, "", "", "", dict(plan), policy)  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
     except ModuleNotFoundError:  # what should hold it is no package
         inner = None
     if inner is None:
-        wrong = f"module {package!r} has no {rest!r} (neither an attribute nor a module in it)"
+        wrong = f"module {package!r} has no {rest!r}, neither an attribute nor a module ({module.__file__})"
         raise _wrong(settings, wrong, "check the name")
     return _from_zoo(settings, _module(settings, inner.name))
 

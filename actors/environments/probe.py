@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from actors.environments.load import make
+from actors.environments.manners import check_manners
 from actors.environments.settings import EnvironmentSettings
 from broker.errors import RequestError
 
@@ -24,11 +25,12 @@ from broker.errors import RequestError
 def probe(settings: EnvironmentSettings) -> dict[str, Any]:
     """{"kind": "gymnasium" | "pettingzoo", "agents": {agent: {"observation": plain, "action": plain}}}, JSON-able.
 
-    Makes one environment in the form that the run will use and lets it go, without resetting it. Raises RequestError
+    Makes one environment in the form that the run will use, looks at its manners and lets it go. Raises RequestError
     with one clear message.
     """
     environment = make(settings, 1)
     try:
+        check_manners(settings, environment)
         return {
             "kind": environment.kind,
             "agents": {

@@ -39,6 +39,11 @@ class Unpaid(Plain):
         return seen, float("nan"), over, cut, info
 
 
+class Falling(Plain):
+    def step(self, action):
+        raise RuntimeError("the floor is missing")
+
+
 class Silent(Plain):
     def step(self, action):
         super().step(action)
@@ -75,10 +80,13 @@ def test_experience_that_is_refused_is_told_in_the_summary_with_its_reason(home:
 
 
 def test_a_run_in_which_everything_fell_has_failed(home: Path) -> None:
-    done = headrace("run", "own.toml", "--headless", "--seconds", "5", "--set", "environment.id=own:Silent", cwd=home)
+    done = headrace("run", "own.toml", "--headless", "--seconds", "5", "--set", "environment.id=own:Falling", cwd=home)
     assert done.returncode == 1, done.stdout
     assert "nothing was learned: actor-0 ended with status 1" in done.stderr
-    assert "NoneType" in done.stderr
+    assert "the floor is missing" in done.stderr
+    message = headrace("check", "own.toml", "--set", "environment.id=own:Silent", cwd=home)
+    assert message.returncode == 2
+    assert "step() gave NoneType. To mend it: return (observation, reward, terminated" in message.stderr
 
 
 @pytest.mark.parametrize(

@@ -271,5 +271,8 @@ def _words(spec: Mapping[str, Any] | None) -> str:
     told = []
     for part in parts:
         size = part.get("n") or part.get("nvec") or part.get("shape") or ""
-        told.append(" ".join(filter(None, (part.get("name"), part.get("kind"), json.dumps(size) if size else ""))))
+        masked = "masked" if part.get("masked") else ""
+        told.append(
+            " ".join(filter(None, (part.get("name"), part.get("kind"), json.dumps(size) if size else "", masked)))
+        )
     return " + ".join(told)

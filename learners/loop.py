@@ -106,7 +106,7 @@ class LearnerLoop:
         station.doing = "updating"
         began = time.monotonic()
         result = self.algorithm.update()
-        losses = await self._meanwhile(result, arrived) if inspect.isawaitable(result) else result
+        losses = await self._meanwhile(result, arrived) if inspect.isawaitable(result) else result or {}
         if losses is None:  # cut short by the end of the run: half an update is no version
             return
         self.losses = dict(losses)
@@ -133,7 +133,7 @@ class LearnerLoop:
                 update.cancel()
                 await asyncio.wait({update}, timeout=CANCEL_SECONDS)
                 return None
-        losses: Mapping[str, float] = update.result()
+        losses: Mapping[str, float] = update.result() or {}
         return losses
 
     def _accept_all(self, *, updating: bool = False) -> None:

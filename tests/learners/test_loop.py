@@ -152,6 +152,17 @@ def test_an_update_takes_no_more_than_it_needs_and_the_rest_keeps_its_credit(ben
     assert (update["version"], update["consumed"], update["losses"]) == ([1, 1], 2, {"total": 6.0})
 
 
+def test_an_update_that_tells_no_losses_is_a_version_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tally, "update", lambda self: self.seen.clear())
+    newest = bench.spoke.wait_for_version(DEADLINE)
+    assert newest is not None
+    for _ in range(2):
+        bench.send([1, 1, 1], newest.crc)
+    bench.learn_until(lambda: bench.loop.number == 1)
+    (update,) = bench.told("update")
+    assert update["losses"] == {}
+
+
 class Teller(Tally):
     """One update, then it has finished; a fact for each, said before what is minted."""
 

@@ -272,7 +272,6 @@ def _words(spec: Mapping[str, Any] | None) -> str:
     for part in parts:
         size = part.get("n") or part.get("nvec") or part.get("shape") or ""
         masked = "masked" if part.get("masked") else ""
-        told.append(
-            " ".join(filter(None, (part.get("name"), part.get("kind"), json.dumps(size) if size else "", masked)))
-        )
+        words = (part.get("name"), part.get("kind"), json.dumps(size) if size else "", masked)
+        told.append(" ".join(filter(None, words)))
     return " + ".join(told)

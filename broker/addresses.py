@@ -48,6 +48,8 @@ def check_bind(address: str, *, insecure: bool) -> None:
             raise RequestError(f"address {address!r}: at most {MAX_IPC} bytes fit; use a shorter folder")
         return
     host, _ = split(address)
+    if host == "*":
+        raise RequestError(f"address {address!r}: name an interface (0.0.0.0 for all): others connect to it too")
     if insecure:
         return
     bare = host.strip("[]")

@@ -27,6 +27,7 @@ from typing import Any, NoReturn, Self
 from broker.errors import RequestError
 from launcher.host import append_folder, set_title
 from launcher.lifeline import watch
+from tracker.disk import LedgerDamaged
 
 STATUS_FAILED = 1
 STATUS_REQUEST = 2
@@ -81,7 +82,10 @@ def enter(child: ChildSpec, lifeline: int) -> int:
 
     watch(lifeline, finish, before_seconds=child.finish_seconds)
     try:
-        main = find(child.main)
+        try:
+            main = find(child.main)
+        except (ImportError, AttributeError, TypeError) as error:
+            raise RequestError(f"{child.role}: {child.main!r} cannot be had: {error}") from error
         if len(inspect.signature(main).parameters) > 1:
             status = main(child.spec, ending)
         else:
@@ -90,7 +94,7 @@ def enter(child: ChildSpec, lifeline: int) -> int:
         return status if isinstance(status, int) else 0
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
-    except RequestError as error:
+    except (RequestError, LedgerDamaged) as error:  # another try would end alike
         print(error, file=sys.stderr)
         return STATUS_REQUEST
     except BaseException:  # the edge of a role: whatever it was becomes its last words

@@ -9,13 +9,15 @@ for each launch, and gone at the end; what a launch that was killed left behind 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import stat
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +29,6 @@ from tracker.lock import is_held
 RUNS_OUT = Path("runs-out")
 PREFIX = "hr-"
 MAX_IPC = 60
-OURS = frozenset({"run.toml", "token", "ipc", "run.lock", "reserve", "summary.json", "checkpoints", "logs"})
 WORK = frozenset({"progress", "episode", "outcome", "update", "checkpoint"})
 """Kinds of facts that say that something was done."""
 STALE_SECONDS = 60.0
@@ -128,12 +129,37 @@ class RunDirectory:
 
 def make(name: str, run_dir: Path | None = None, *, resume: bool = False, root: Path = RUNS_OUT) -> RunDirectory:
     """Make a new run's directory, or enter one to resume it. RequestError where that would mix two runs."""
+    path = _fresh(name, root) if run_dir is None and not resume else _named(_required(run_dir))
     if resume:
-        directory = inspect(_required(run_dir))
+        inspect(path)
+    try:
+        with _alone(path):
+            return _enter(name, path, resume=resume, fresh=run_dir is None)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be used: {error.strerror}; choose another --run-dir") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of two launches that enter one directory at a time, the second sees what the first has made of it."""
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _enter(name: str, path: Path, *, resume: bool, fresh: bool) -> RunDirectory:
+    if resume:
+        directory = inspect(path)
         if is_held(directory.path) or directory.launched():
             raise RequestError(f"{directory.path}: its run is still going on; `headrace watch` shows it")
     else:
-        directory = RunDirectory(_fresh(name, root) if run_dir is None else _empty(run_dir))
+        directory = RunDirectory(path)
+        if not fresh:
+            _check_empty(path)
     for folder in (directory.checkpoints, directory.path / "logs"):
         folder.mkdir(exist_ok=True)
     directory.close()
@@ -143,6 +169,17 @@ def make(name: str, run_dir: Path | None = None, *, resume: bool = False, root: 
     (directory.path / "ipc").write_text(f"{private}\n", encoding="utf-8")
     _write_token(directory.token_file)
     return directory
+
+
+def exists(run_dir: Path | None) -> bool:
+    """Whether the folder that was asked for is there. RequestError if it cannot be one."""
+    if run_dir is None:
+        return False
+    path = _named(run_dir)
+    try:
+        return path.exists()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be used: {error.strerror}; choose another --run-dir") from None
 
 
 def inspect(path: Path) -> RunDirectory:
@@ -234,22 +271,22 @@ def _fresh(name: str, root: Path) -> Path:
     raise RequestError(f"{root}: cannot make a new directory for {name}-{stamp}")
 
 
-def _empty(run_dir: Path) -> Path:
-    path = run_dir.expanduser().resolve()
+def _named(run_dir: Path) -> Path:
+    try:
+        return run_dir.expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise RequestError(f"{run_dir}: cannot be used: {error}; choose another --run-dir") from None
+
+
+def _check_empty(path: Path) -> None:
+    """RequestError unless nothing is there: what a launch that fails has made is removed again, and nothing else."""
     if RunDirectory(path).launched():
         raise RequestError(f"{path}: a run is going on there; `headrace watch` shows it; choose another --run-dir")
     if (path / "ledger.sqlite").exists():
         raise RequestError(f"{path}: holds a run already; add --resume to go on with it, or choose another --run-dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        strange = sorted(entry.name for entry in path.iterdir() if entry.name not in OURS)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be used: {error.strerror}; choose another --run-dir") from None
-    if any((path / "checkpoints").glob("*")):
-        raise RequestError(f"{path}: holds checkpoints of a run, and no ledger; choose an empty --run-dir")
+    strange = sorted(entry.name for entry in path.iterdir())
     if strange:
         raise RequestError(f"{path}: holds other things ({', '.join(strange[:5])}); choose an empty --run-dir")
-    return path
 
 
 def _write_token(path: Path) -> None:

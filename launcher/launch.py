@@ -7,6 +7,7 @@ Invariant: the launcher computes nothing and writes nothing but captured logs; i
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -77,6 +78,10 @@ class Launch:
     """The first role that was given up, and its last words."""
     fell: str = ""
     """The last role that fell unexpectedly, how, and its last words."""
+    _tracker_since: float = math.inf
+    """When the tracker's process was started."""
+    _frozen_since: float = math.inf
+    """Since when the tracker seems to be frozen."""
     _gauge: Gauge = field(default_factory=Gauge)
 
     def run(self, view: Callable[[], View]) -> int:
@@ -129,6 +134,7 @@ class Launch:
                 self._decide(d.Interrupt(self._interrupts[self._told_interrupts]))
                 self._told_interrupts += 1
             self._decide(d.Tick())
+            self._end_frozen(time.monotonic())
             standings = self.spoke.standings
             if standings is not None and standings is not shown:
                 shown = standings
@@ -139,6 +145,20 @@ class Launch:
                 self.spoke.say(m.Status(doing=f"watching {len(self._pids)} processes", rates=self._gauge.read()))
             self._draw(view.tick)
             time.sleep(STEP)
+
+    def _end_frozen(self, now: float) -> None:
+        """End a tracker that has stopped in the middle: whoever waits for it would wait for ever."""
+        limit = self.plan.run.supervision.silence_seconds
+        heard = now - self.spoke.silence
+        if "tracker" not in self._pids or heard < self._tracker_since or now - heard < limit:
+            self._frozen_since = math.inf
+            return
+        self._frozen_since = min(self._frozen_since, now)
+        if now - self._frozen_since > 1.0:  # had this process been stopped, it would have read the news by now
+            self._frozen_since = math.inf
+            self._tracker_since = math.inf
+            self._fact("alarm", {"text": f"the tracker said nothing for {limit:g} s: it is started again"})
+            self._end("tracker", signal.SIGKILL)
 
     def _draw(self, draw: Callable[[], None]) -> None:
         """A run does not end because nobody reads any more what it prints (`| head`, a terminal that was closed)."""
@@ -168,6 +188,8 @@ class Launch:
     def _seen(self, event: Any) -> None:
         if isinstance(event, Started):
             self._pids[event.role] = event.pid
+            if event.role == "tracker":
+                self._tracker_since = time.monotonic()
             kind = self.plan.role(event.role).kind
             self._fact("spawned", {"role": event.role, "kind": kind, "pid": event.pid, "attempt": event.attempt})
             self._decide(d.RoleStarted(event.role, event.attempt, event.pid))

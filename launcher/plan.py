@@ -15,6 +15,7 @@ A plan is plain (`to_plain`), and it is all that a role is given of the run; who
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -221,9 +222,23 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
                     f"({_words(first[what])} and {_words(spaces.agents[agent][what])}); give them a policy each"
                 )
     fragment = run.learner.fragment_steps * run.actors.environments * len(mine)
+    from broker.wire import MAX_PAYLOAD  # here, because it takes numpy with it
+
+    size = (run.learner.fragment_steps + 1) * run.actors.environments * len(mine) * _bytes(first["observation"])
+    if size > MAX_PAYLOAD:
+        raise RequestError(
+            f"policy {name!r}: a fragment would have {size / 2**30:.1f} GiB, and a message holds 1; "
+            "lower learner.fragment_steps or actors.environments"
+        )
     batch = batch_steps(run)
     staleness = expected_staleness(run, fragment, batch) if batch else None
     return Policy(name, mine, first["observation"], first["action"], fragment, batch, staleness)
+
+
+def _bytes(observation: Mapping[str, Any]) -> int:
+    """Of one observation in a fragment."""
+    sizes = {"float32": 4, "uint8": 1, "int64": 8, "int8": 1}
+    return sum(sizes[leaf["dtype"]] * math.prod(leaf["shape"]) for leaf in observation["leaves"])
 
 
 def check_text(plan: Plan) -> str:

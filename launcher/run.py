@@ -51,7 +51,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
         where = directories.make(resolved.name, run_dir, resume=True)
     else:
         resolved = load(run, settings, seed)
-        existed = run_dir is not None and run_dir.expanduser().exists()
+        existed = directories.exists(run_dir)
         where = directories.make(resolved.name, run_dir)
     kept = resume
     lifeline = Lifeline()
@@ -69,7 +69,9 @@ def run(  # noqa: PLR0917 - the command line, option by option
         launch = Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)
         status = launch.run(_view(headless))
         if status == STATUS_REQUEST:
-            raise RequestError(launch.problem.last_words if launch.problem else "a role was asked for what cannot be")
+            problem = launch.problem
+            told = (problem.last_words or problem.reason) if problem else "a role was asked for what cannot be"
+            raise RequestError(told)
         kept = True
     finally:
         nursery.close(1.0)

@@ -117,6 +117,8 @@ class Supervision(Section):
     """Restarts of one role within 60 s."""
     backoff_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.5
     """The wait before the first restart; it doubles with each one in the same 60 s."""
+    silence_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
+    """A tracker that was heard, lives and says nothing for so long is ended, and started again."""
 
 
 class Curriculum(CurriculumSettings, DrawingSettings):

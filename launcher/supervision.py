@@ -49,6 +49,8 @@ UNKILLABLE_SECONDS = 5.0
 COMMIT_SECONDS = 3.0
 """What the tracker has after SIGTERM, for its last commit."""
 
+UNBORN = "the run was ending before it began"
+
 State = Literal["idle", "waiting", "starting", "running", "gone"]
 
 
@@ -121,6 +123,9 @@ class Supervisor:
                     role.state = "running"
                     # Signals meant for it before it was born reached nobody.
                     role.signalled = role.killed = None
+                    if self.phase == "stopping" and not self._aborted and role.kind != "tracker":
+                        role.signalled = now  # nobody waits for who was not there yet
+                        actions.append(Terminate(role.name, UNBORN))
             case RoleExited():
                 actions += self._exited(event, now)
             case Stopping() if self.phase != "stopping":
@@ -166,6 +171,9 @@ class Supervisor:
         told: list[Action] = []
         if not expected and (self.phase == "running" or role.kind == "tracker"):
             restart_in, told = self._again(role, event.status, event.last_words, now)
+        elif not expected and role.kind == "learner":
+            reason = f"{role.name} ended with {describe(event.status)} as the run was ending: it may have kept nothing"
+            told = self._give_up(role, reason, event.last_words, 1, now)
         report = Report(
             event.role, event.attempt, event.status, signal_name(event.status), expected, event.last_words, restart_in
         )
@@ -258,6 +266,9 @@ class Supervisor:
 
     def _end(self, now: float) -> list[Action]:
         actions: list[Action] = []
+        for role in self.roles.values():  # who was told to end before it was its turn
+            if role.signalled is not None and self._steps and role.kind not in self._steps[0]:
+                actions += self._hasten(role, now)
         while self._steps:
             left = [role for role in self.roles.values() if role.kind in self._steps[0] and role.state != "gone"]
             for role in left:
@@ -283,7 +294,9 @@ class Supervisor:
         if role.state == "gone" or (role.signalled is None and now < self._step_end):
             return []
         why = "the run is aborted" if self._aborted else f"still there {self._step_seconds:.0f} s after it was to end"
-        if role.kind == "endpoint" and not self._aborted:
+        if self._steps and role.kind not in self._steps[0]:
+            why = UNBORN
+        elif role.kind == "endpoint" and not self._aborted:
             why = "nobody is left who needs it"
         if role.state == "waiting":
             role.state = "gone"

@@ -202,9 +202,13 @@ def context_of(spec: Spec) -> AlgorithmContext:
 
 
 def device_of(asked: str) -> str:
-    """Where it learns: "auto" is cuda where there is one, else cpu."""
-    if asked != "auto":
-        return asked
+    """Where it learns: "auto" is cuda where there is one, else cpu. RequestError for one that is not there."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = asked.partition(":")
+    there = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}
+    if there[kind] <= int(number or 0):
+        raise RequestError(f"learner.device {asked!r}: there is no such device here; give 'auto' or 'cpu'")
+    return asked

@@ -30,6 +30,13 @@ def _exited(body: Any) -> str:
     return f"{body['role']} died ({how}){': ' + words if words else ''}"
 
 
+def _environment_error(body: Any) -> str:
+    frames = [line.strip() for line in str(body["traceback"]).splitlines() if line.strip().startswith('File "')]
+    where = f" at {frames[-1].rpartition('/')[2].replace(chr(34), '')}" if frames else ""
+    when = ", ".join(f"{key} {body[key]}" for key in ("seed", "episode", "step") if isinstance(body.get(key), int))
+    return f"an environment raised {last_line(body['traceback'])}{where}{f' ({when})' if when else ''}"
+
+
 def _liveness(body: Any) -> str | None:
     said = {"suspect": "is silent", "lost": "is lost", "returned": "is back", "left": "has left"}.get(body["state"])
     return None if said is None else f"{body['role']} {said}"
@@ -100,7 +107,7 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "exited": _exited,
     "stop_request": lambda body: f"asked to stop: {body['reason']}",
     "alarm": lambda body: f"alarm: {body['text']}",
-    "environment_error": lambda body: f"an environment raised {last_line(body['traceback'])}",
+    "environment_error": _environment_error,
     "rollout_error": lambda body: f"rollout of {body['task']} raised {last_line(body['traceback'])}",
     "resumed": _resumed,
     "finished": lambda body: f"{body['policy']} has finished: {body['reason']}",

@@ -53,6 +53,8 @@ def export(run_dir: Path, to: str, out: Path) -> Path:
         raise RequestError(f"{out} is a file: {to} needs a folder, one file is written for each kind of fact")
     if to == "json" and out.is_dir():
         raise RequestError(f"{out} is a folder: name a file, for example {out / 'facts.json'}")
+    if out.exists() and not (out.is_file() or out.is_dir()):
+        raise RequestError(f"{out} is no file that may be replaced: name another")
     with LedgerReader(run_dir / LEDGER) as ledger:
         through = ledger.last_position
         try:

@@ -25,6 +25,7 @@ from actors.environments.vector import (
     Observations,
     Step,
 )
+from broker.errors import UnsupportedSpace
 
 Present = list[tuple[str, int, Write]]  # the agents that act now: name, place in the columns, where to write
 
@@ -38,6 +39,8 @@ class ZooEnvironments:
         """`environments` are pettingzoo.ParallelEnv, all alike. Raises UnsupportedSpace."""
         first = environments[0]
         self.agents: tuple[str, ...] = tuple(first.possible_agents)
+        if odd := [agent for agent in self.agents if not isinstance(agent, str)]:
+            raise UnsupportedSpace(f"agents are named by text: possible_agents has {odd[0]!r}")
         self.count = count = len(environments)
         self._environments = list(environments)
         self._steps = [environment.step for environment in environments]

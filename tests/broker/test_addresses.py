@@ -29,11 +29,16 @@ def test_loopback_may_be_bound(host: str) -> None:
     addresses.check_bind(f"tcp://{host}:7400", insecure=False)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "*", "10.0.0.1", "[::]", "example.org", "eth0"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "[::]", "example.org", "eth0"])
 def test_anything_else_only_when_the_user_says_insecure(host: str) -> None:
     with pytest.raises(RequestError, match="insecure = true"):
         addresses.check_bind(f"tcp://{host}:7400", insecure=False)
     addresses.check_bind(f"tcp://{host}:7400", insecure=True)
+
+
+def test_a_star_is_no_address_to_connect_to() -> None:
+    with pytest.raises(RequestError, match="name an interface"):
+        addresses.check_bind("tcp://*:7400", insecure=True)
 
 
 def test_an_ipc_path_that_does_not_fit_is_refused_with_the_limit() -> None:

@@ -70,3 +70,18 @@ def test_a_paused_tracker_loses_nothing(tmp_path: Path) -> None:
         assert len([f for f in run.facts("update") if began <= f.time < began + 3e9]) >= 3
         assert run.pid("tracker") == tracker
     assert not [f for f in run.facts("exited") if not f.body["expected"]]
+
+
+def test_a_tracker_that_stopped_for_good_is_replaced(tmp_path: Path) -> None:
+    settings = ("--set", "stop.return=", "--set", "stop.seconds=600", "--set", "supervision.silence_seconds=2")
+    with Running(tmp_path, "cartpole", *settings) as run:
+        run.learning()
+        before = run.spawned("tracker")
+        assert before is not None
+        run.restarts.add("tracker")
+        run.kill("tracker", signal.SIGSTOP)
+        run.restarted(before)
+        made_so_far = len(run.versions())
+        run.until(lambda: len(run.versions()) > made_so_far, "it goes on")
+        told = [fact.body["text"] for fact in run.facts("alarm")]
+        assert told == ["the tracker said nothing for 2 s: it is started again"]

@@ -6,11 +6,15 @@ import re
 import shutil
 import socket
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from broker.errors import RequestError
+from launcher import directory as directories
 from tests.flow.running import Running, headrace, processes_in
 
 WORLDS = """
@@ -103,6 +107,39 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert "in use" in message
 
 
+def test_of_two_that_enter_a_directory_at_a_time_one_is_refused(tmp_path: Path) -> None:
+    for attempt in range(20):
+        path = tmp_path / f"run-{attempt}"
+        together = threading.Barrier(2)
+
+        def enter(path: Path = path, together: threading.Barrier = together) -> str:
+            together.wait(10)
+            try:
+                directories.make("mine", path).close()
+            except RequestError as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(2) as pool:
+            found = sorted(future.result() for future in [pool.submit(enter) for _ in range(2)])
+        assert found[0] == ""
+        assert "holds other things" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("~nobody-of-this-name/x", "cannot be used"), ("x" * 300, "cannot be used"), ("file/x", "cannot be used")],
+)
+def test_a_place_that_cannot_be_is_a_message(tmp_path: Path, place: str, told: str) -> None:
+    (tmp_path / "file").write_text("")
+    assert told in refused(tmp_path, "cartpole", "--run-dir", place)
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    message = refused(tmp_path, "cartpole", "--set", "learner.device=cuda:63")
+    assert "learner.device 'cuda:63': there is no such device here" in message
+
+
 def test_an_asked_for_directory_is_free_again_after_a_refusal(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     refused(tmp_path, "cartpole", "--run-dir", "mine", "--set", "learner.algorithm=nowhere:Own")
@@ -137,7 +174,7 @@ def test_a_directory_that_holds_something(cartpole: Running, tmp_path: Path) -> 
     (tmp_path / "other" / "checkpoints").mkdir(parents=True)
     (tmp_path / "other" / "checkpoints" / "agent~1.9.checkpoint").write_text("learned")
     message = refused(tmp_path, "cartpole", "--run-dir", "other", "--set", "environment.id=CartPoll-v1")
-    assert "holds checkpoints of a run" in message
+    assert "holds other things (checkpoints)" in message
     assert (tmp_path / "other" / "checkpoints" / "agent~1.9.checkpoint").exists()
     shutil.rmtree(tmp_path / "other")
     refused(tmp_path, "cartpole", "--resume", "--run-dir", "other")

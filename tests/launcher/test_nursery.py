@@ -101,7 +101,11 @@ def test_a_child_has_a_session_a_log_and_the_variables(engine: Engine, tmp_path:
 
 @pytest.mark.parametrize(
     ("main", "status", "words"),
-    [("crash", 1, "ValueError: the last words"), ("wrong", 2, "no cuda here"), ("absent", 1, "AttributeError")],
+    [
+        ("crash", 1, "ValueError: the last words"),
+        ("wrong", 2, "no cuda here"),
+        ("absent", 2, "module 'mains' has no attribute"),
+    ],
 )
 def test_how_it_ended_and_its_last_words(engine: Engine, tmp_path: Path, main: str, status: int, words: str) -> None:
     engine.spawn(spec(tmp_path, main))

@@ -208,6 +208,30 @@ def test_a_role_that_is_born_while_it_is_ended_is_still_ended() -> None:
     assert Terminate("actor-0", "the run is aborted") in supervisor.handle(RoleStarted("actor-0", 1, 9), 0.3)
 
 
+def test_who_is_born_while_the_run_ends_is_told_at_once() -> None:
+    supervisor = Supervisor(ROLES)
+    supervisor.handle(Begin(), 0.0)
+    supervisor.handle(RoleStarted("tracker", 1, 9), 0.0)
+    supervisor.handle(Stopping("enough"), 0.1)
+    for role in ("learner-a", "actor-0"):
+        actions = supervisor.handle(RoleStarted(role, 1, 9), 0.3)
+        assert actions == [Terminate(role, "the run was ending before it began")]
+    killed = supervisor.handle(Tick(), 1.4)
+    assert sorted(action.role for action in killed if isinstance(action, Kill)) == ["actor-0", "learner-a"]
+
+
+def test_a_learner_that_falls_as_the_run_ends_is_told_and_fails_it() -> None:
+    supervisor = running()
+    supervisor.handle(Stopping("enough"), 1.0)
+    actions = supervisor.handle(RoleExited("learner-a", 1, 1, "no room for a snapshot"), 2.0)
+    (given_up,) = (action for action in actions if isinstance(action, GiveUp))
+    assert given_up.last_words == "no room for a snapshot"
+    for role in ROLES:
+        actions += supervisor.handle(RoleExited(role, 1, 0), 3.0)
+    (end,) = (action for action in actions if isinstance(action, EndRun))
+    assert (end.status, end.failed) == (1, True)
+
+
 def test_a_nursery_that_hangs_ends_the_run() -> None:
     supervisor = Supervisor(ROLES)
     supervisor.handle(Begin(), 0.0)

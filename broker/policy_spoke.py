@@ -95,6 +95,8 @@ class PolicySpoke(Spoke):
         self._batches: deque[_Batch] = deque()
         self._waiting = 0
         self._made = 0
+        self._gone = 0
+        """Of the fragments made, how many are settled or went to a hub that is gone."""
         self._losses: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         """Of the fragments made (1, 2, 3 ...): (after, through) that the hub does not have, or that one of them is."""
         self._lost = 0
@@ -108,15 +110,16 @@ class PolicySpoke(Spoke):
 
     @property
     def open_for_more(self) -> bool:
-        """Whether there is credit for one more fragment."""
-        with self._lock:
-            return self._window.open(self._waiting)
+        """Whether there is credit for one more fragment.
+
+        Two counters with one writer each, so that no lock is waited for, and nothing that leaves is counted twice.
+        """
+        return self._window.hub is not None and self._made - self._gone < self._window.window
 
     @property
     def credit(self) -> int:
         """Fragments that may still be made now."""
-        with self._lock:
-            return max(0, self._window.window - self._waiting - self._window.unsettled)
+        return max(0, self._window.window - (self._made - self._gone))
 
     def wait_for_credit(self, timeout: float) -> bool:
         """Wait until one more fragment may be made, at most `timeout` seconds."""
@@ -249,6 +252,7 @@ class PolicySpoke(Spoke):
             self._losses.append((self._made - self._waiting - lost, self._made - self._waiting))
         self._known = frozenset()
         self._lost = 0
+        self._gone = self._made - self._waiting
 
     def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:
         if counters is not None and self.incarnation is not None:
@@ -258,6 +262,7 @@ class PolicySpoke(Spoke):
                 sent = self._made - self._waiting
                 self._losses.append((sent - self._window.unsettled, sent))
             self._window.on_settled(self.incarnation, counters.settled)
+            self._gone = self._made - self._waiting - self._window.unsettled
         mine = self._version()
         if pulse.version is not None and (mine is None or mine < pulse.version):
             self._next_hello = min(self._next_hello, now)  # behind: ask, once a pulse

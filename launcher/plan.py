@@ -222,9 +222,12 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
                     f"({_words(first[what])} and {_words(spaces.agents[agent][what])}); give them a policy each"
                 )
     fragment = run.learner.fragment_steps * run.actors.environments * len(mine)
-    from broker.wire import MAX_PAYLOAD  # here, because it takes numpy with it
+    import numpy as np  # here, because the launcher starts without it
 
-    size = (run.learner.fragment_steps + 1) * run.actors.environments * len(mine) * _bytes(first["observation"])
+    from broker.wire import MAX_PAYLOAD
+
+    one = sum(np.dtype(leaf["dtype"]).itemsize * math.prod(leaf["shape"]) for leaf in first["observation"]["leaves"])
+    size = (run.learner.fragment_steps + 1) * run.actors.environments * len(mine) * one
     if size > MAX_PAYLOAD:
         raise RequestError(
             f"policy {name!r}: a fragment would have {size / 2**30:.1f} GiB, and a message holds 1; "
@@ -233,12 +236,6 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
     batch = batch_steps(run)
     staleness = expected_staleness(run, fragment, batch) if batch else None
     return Policy(name, mine, first["observation"], first["action"], fragment, batch, staleness)
-
-
-def _bytes(observation: Mapping[str, Any]) -> int:
-    """Of one observation in a fragment."""
-    sizes = {"float32": 4, "uint8": 1, "int64": 8, "int8": 1}
-    return sum(sizes[leaf["dtype"]] * math.prod(leaf["shape"]) for leaf in observation["leaves"])
 
 
 def check_text(plan: Plan) -> str:

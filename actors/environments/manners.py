@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from actors.environments.gym import AGENT
 from actors.environments.settings import EnvironmentSettings
 from actors.environments.vector import VectorEnvironment
@@ -45,9 +43,14 @@ def check_manners(settings: EnvironmentSettings, environment: VectorEnvironment)
         return
     seen, rewards, *_ = _parts(settings, "step", stepped, STEP)
     _observed(settings, environment, "step", seen, zoo=zoo)
-    for reward in dict(rewards).values() if zoo else (rewards,):
-        if not isinstance(reward, int | float | np.number | np.bool_ | np.ndarray):
-            raise _wrong(settings, f"step() gave a reward of type {type(reward).__name__}", "make it a number")
+    if zoo and not isinstance(rewards, Mapping):
+        raise _wrong(settings, f"step() gave rewards as {type(rewards).__name__}", "give one by each agent's name")
+    for reward in rewards.values() if zoo else (rewards,):
+        try:
+            float(reward)
+        except (TypeError, ValueError):
+            told = f"step() gave a reward of type {type(reward).__name__}"
+            raise _wrong(settings, told, "make it a number") from None
 
 
 def _parts(settings: EnvironmentSettings, method: str, found: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -64,6 +67,8 @@ def _observed(
         told = sorted(map(str, seen)) if isinstance(seen, Mapping) else type(seen).__name__
         raise _wrong(settings, f"{method}() gave observations of {told}", "give one for each agent that is there")
     for agent, one in seen.items() if zoo else ((AGENT, seen),):
+        if zoo and one is None:  # an agent that has nothing more to see
+            continue
         who = f"{method}() gave {agent}" if zoo else f"{method}() gave"
         _fits(settings, who, environment.observation_specs[agent], one)
 

@@ -28,7 +28,6 @@ from broker.errors import RequestError
 from broker.references import load as load_reference
 
 Array = np.ndarray[Any, Any]
-DTYPES = {"float32": torch.float32, "uint8": torch.uint8, "int64": torch.int64, "int8": torch.int8}
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": NatureCnn}
 
 
@@ -150,7 +149,7 @@ def _try(network: nn.Module, name: str, observation: ObservationSpec, action: Ac
 
     Anything else may be broadcast in silence, and then learns in silence what nobody meant.
     """
-    seen = {leaf.name: torch.zeros((2, *leaf.shape), dtype=DTYPES[leaf.dtype]) for leaf in observation.leaves}
+    seen = {leaf.name: torch.from_numpy(np.zeros((2, *leaf.shape), leaf.dtype)) for leaf in observation.leaves}
     training = network.training
     network.eval()
     try:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from actors.environments.probe import probe
 from actors.environments.settings import EnvironmentSettings
 from broker.errors import RequestError
+from tests.actors.worlds import Relay
 
 
 class Room(gymnasium.Env):
@@ -57,6 +58,17 @@ def test_what_is_right_and_what_is_raised_pass(wrong: str) -> None:
     assert probe(EnvironmentSettings(id=f"{__name__}:Room", settings={"wrong": wrong}))["kind"] == "gymnasium"
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "mpe2:simple_spread_v3", "FrozenLake-v1", "tests.actors.worlds:Relay"])
+class Leaving(Relay):
+    """Who is gone sees nothing any more."""
+
+    def step(self, actions: Any) -> Any:
+        seen, *rest = super().step(actions)
+        return {agent: None if agent == "early" else one for agent, one in seen.items()}, *rest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"{__name__}:Leaving", "CartPole-v1", "mpe2:simple_spread_v3", "FrozenLake-v1", "tests.actors.worlds:Relay"],
+)
 def test_the_environments_of_others_have_manners(name: str) -> None:
     assert probe(EnvironmentSettings(id=name))["agents"]

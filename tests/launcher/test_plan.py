@@ -43,6 +43,12 @@ def test_one_policy_for_each_agent_by_default() -> None:
     assert (policy.fragment_steps, policy.batch_steps, policy.staleness) == (400, 3200, 1.0)
 
 
+def test_a_fragment_that_fits_into_no_message_is_told() -> None:
+    wide = Spaces("pettingzoo", {"a": {"observation": leaf(3_000_000), "action": FIVE}})
+    with pytest.raises(RequestError, match=r"policy 'a': a fragment would have 4\.\d GiB, and a message holds 1"):
+        make_plan(load(seed=1), wide)
+
+
 def test_a_shared_policy_counts_all_its_agents() -> None:
     plan = make_plan(load(None, ["policies.agents.agent_*=shared"]), SPREAD)
     assert set(plan.policies) == {"shared"}

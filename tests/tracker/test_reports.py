@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from broker.errors import RequestError
 from broker.messages import Hello, Status
 from tests.tracker import bodies as b
 from tracker import parquet as parquets
+from tracker.chronicle import words
 from tracker.disk import LedgerDamaged
 from tracker.document import standings_document
 from tracker.export import export
@@ -159,6 +161,23 @@ def test_a_body_that_was_damaged_since_is_told_and_mended(tmp_path: Path, to: st
     assert not (tmp_path / "out").exists()
     assert mend(tmp_path).facts == 59
     export(tmp_path, to, tmp_path / "out")
+
+
+def test_an_export_replaces_no_pipe_and_no_device(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite"):
+        pass
+    os.mkfifo(tmp_path / "pipe")
+    for to in ("json", "csv"):
+        with pytest.raises(RequestError):
+            export(tmp_path, to, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_where_an_environment_raised_is_said_in_one_line() -> None:
+    trace = 'Traceback:\n  File "/home/me/own.py", line 30, in step\n    1 / 0\nZeroDivisionError: no'
+    body = {"traceback": trace, "seed": 5, "episode": 2, "step": 19, "environment": 0}
+    told = "an environment raised ZeroDivisionError: no at own.py, line 30, in step (seed 5, episode 2, step 19)"
+    assert words("environment_error", body) == told
 
 
 def test_export_refuses_with_what_to_do(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--seconds", type=float, default=2.0, help="measured time of each turn")
     parser.add_argument("--sizes", help="bytes of a fragment, with commas between (stream)")
+    parser.add_argument("--room", type=int, default=32, help="MiB under way for each producer (stream)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     asked = parser.parse_args()
     found: dict[str, Any] = {"machine": machine.describe()}
@@ -36,7 +37,7 @@ def main() -> None:
         from bench import stream
 
         sizes = tuple(int(size) for size in asked.sizes.split(",")) if asked.sizes else stream.SIZES
-        found["stream"] = stream.main(rounds=asked.rounds, seconds=asked.seconds, sizes=sizes)
+        found["stream"] = stream.main(rounds=asked.rounds, seconds=asked.seconds, sizes=sizes, room=asked.room * 2**20)
     if asked.name in (None, "facts"):
         from bench import facts
 

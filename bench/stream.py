@@ -10,7 +10,7 @@ The first two send one payload again and again, and the last two make a fresh on
 the first pair.
 
 Invariant: both sides run in the same environment (the launcher's `MALLOC_*`), the same processes and the same window of
-time, in turns (A B A B …), and ratios are taken pair by pair. `window` bytes are under way at most for each producer.
+time, in turns (A B A B …), and ratios are taken pair by pair. `room` bytes are under way at most for each producer.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ SIDES = ("headrace", "raw", "copied", "fresh")
 TOKEN = "5" * 32
 WARM = 0.4
 ZERO_COPY = 65_536
+ROOM = 32 * 1024 * 1024
+"""Bytes under way for each producer, both sides."""
 
 
-def window_of(size: int) -> int:
-    """Fragments under way for each producer: 8 MiB of them, at least 4, at most 256."""
-    return max(4, min(256, 8 * 1024 * 1024 // size))
+def window_of(size: int, room: int) -> int:
+    """Fragments under way for each producer: `room` bytes of them, at least 4."""
+    return max(4, room // size)
 
 
 def fragment_of(size: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -66,11 +68,11 @@ def fragment_of(size: int) -> dict[str, np.ndarray[Any, Any]]:
 # --- producers ---------------------------------------------------------------------------------------------------
 
 
-def produce_headrace(address: str, name: str, size: int, *, copied: bool) -> None:
+def produce_headrace(address: str, name: str, size: int, room: int, *, copied: bool) -> None:
     """Send fragments as fast as there is credit, until the end."""
     reactor = Reactor()
     identity = Identity(TOKEN, name, new_incarnation())
-    spoke = PolicySpoke(reactor, identity, "learner-bench", address, window=window_of(size), policy="bench")
+    spoke = PolicySpoke(reactor, identity, "learner-bench", address, window=window_of(size, room), policy="bench")
     arrays: Any = fragment_of(size)
     if not copied:
         made = draft({key: (array.shape, array.dtype) for key, array in arrays.items()})
@@ -82,14 +84,14 @@ def produce_headrace(address: str, name: str, size: int, *, copied: bool) -> Non
             spoke.send_fragment(arrays, version=(1, 1), crc=7, steps=256)
 
 
-def produce_raw(address: str, name: str, size: int, *, fresh: bool) -> None:
+def produce_raw(address: str, name: str, size: int, room: int, *, fresh: bool) -> None:
     """Send the same bytes, until the end; each time from the same buffer, or from a fresh one."""
     layout, payload = pack(fragment_of(size))
     item = {"sequence": 1, "version": (1, 1), "crc": 7, "steps": 256}
     fields = {"hub": new_incarnation(), "layout": layout.digest, "items": [item]}
     header = Codec(Identity(TOKEN, name, new_incarnation()), "spoke").encode_fields("fragments", fields, "hub")
     push = zmq.Context().socket(zmq.PUSH)
-    push.setsockopt(zmq.SNDHWM, window_of(size) // 2)
+    push.setsockopt(zmq.SNDHWM, window_of(size, room) // 2)
     push.connect(address)
     copy = size < ZERO_COPY
     while True:
@@ -179,10 +181,10 @@ def consume_headrace(address: str, size: int, seconds: float, update: Callable[[
     reactor.close()
 
 
-def consume_raw(address: str, size: int, seconds: float, update: Callable[[], None] | None) -> None:
+def consume_raw(address: str, size: int, room: int, seconds: float, update: Callable[[], None] | None) -> None:
     """A bare PULL; what is waiting is drained between updates, if there are any."""
     pull = zmq.Context().socket(zmq.PULL)
-    pull.setsockopt(zmq.RCVHWM, window_of(size) // 2)
+    pull.setsockopt(zmq.RCVHWM, window_of(size, room) // 2)
     pull.bind(address)
     meter = Meter(seconds)
     copy = size < ZERO_COPY
@@ -219,11 +221,11 @@ def alone(seconds: float) -> None:
 # --- the measurement ---------------------------------------------------------------------------------------------
 
 
-def trial(side: str, size: int, seconds: float, *, learning: bool) -> dict[str, float]:
+def trial(side: str, size: int, seconds: float, *, room: int = ROOM, learning: bool) -> dict[str, float]:
     """One side once: a consumer and its producers in processes of their own."""
     with Children() as children:
         address = f"ipc://{children.folder}/hub"
-        asked = {"address": address, "size": size, "seconds": seconds, "learning": learning}
+        asked = {"address": address, "size": size, "room": room, "seconds": seconds, "learning": learning}
         receiver = "headrace" if side in ("headrace", "copied") else "raw"
         consumer = children.start("bench.stream", part=f"consume_{receiver}", **asked)
         assert consumer.stdout is not None
@@ -234,17 +236,17 @@ def trial(side: str, size: int, seconds: float, *, learning: bool) -> dict[str, 
         return found
 
 
-def measure(sizes: tuple[int, ...], rounds: int, seconds: float, *, learning: bool) -> list[dict[str, Any]]:
+def measure(sizes: tuple[int, ...], rounds: int, seconds: float, room: int, *, learning: bool) -> list[dict[str, Any]]:
     """Rows of the table, by size."""
     rows = []
     for size in sizes:
         found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for turn in range(rounds):
             for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
-                found[side].append(trial(side, size, seconds, learning=learning))
+                found[side].append(trial(side, size, seconds, room=room, learning=learning))
         rates = {side: [one["mb_per_s"] for one in trials] for side, trials in found.items()}
         ratios = [ours / raw for ours, raw in zip(rates["headrace"], rates["raw"], strict=True)]
-        row: dict[str, Any] = {"size": size, "window": window_of(size), "learning": learning}
+        row: dict[str, Any] = {"size": size, "window": window_of(size, room), "learning": learning}
         row |= {f"{side}_mb_per_s": statistics.median(rates[side]) for side in SIDES}
         row |= {"ratio": statistics.median(ratios), "ratios": ratios}
         if learning:
@@ -268,17 +270,17 @@ def format_row(row: dict[str, Any]) -> str:
     return text
 
 
-def main(*, rounds: int, seconds: float, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
+def main(*, rounds: int, seconds: float, sizes: tuple[int, ...] = SIZES, room: int = ROOM) -> dict[str, Any]:
     """Measure and print; the result for `--json`."""
     head = (
         f"{'size':>8} {'window':>7} {'headrace':>10} {'raw':>8} {'copied':>8} {'fresh':>8} {'ratio':>7}   pair by pair"
     )
     print("stream, 2 processes to 1, MB/s (medians)\n" + head)
-    plain = measure(sizes, rounds, seconds, learning=False)
+    plain = measure(sizes, rounds, seconds, room, learning=False)
     with Children() as children:
         bare = result(children.start("bench.stream", part="alone", seconds=seconds), 60)["updates_per_s"]
     print(f"\nthe same, while the consumer learns (alone: {bare:,.0f} updates/s)\n" + head)
-    learning = measure(sizes, rounds, seconds, learning=True)
+    learning = measure(sizes, rounds, seconds, room, learning=True)
     return {"rows": [*plain, *learning], "updates_alone_per_s": bare}
 
 
@@ -287,7 +289,7 @@ def child() -> None:
     asked = options()
     part = asked["part"]
     if part.startswith("produce"):
-        at = (asked["address"], asked["name"], asked["size"])
+        at = (asked["address"], asked["name"], asked["size"], asked["room"])
         if part in ("produce_headrace", "produce_copied"):
             produce_headrace(*at, copied=part == "produce_copied")
         else:
@@ -298,7 +300,7 @@ def child() -> None:
         return
     update = learner() if asked["learning"] else None
     if part == "consume_raw":
-        consume_raw(asked["address"], asked["size"], asked["seconds"], update)
+        consume_raw(asked["address"], asked["size"], asked["room"], asked["seconds"], update)
     else:
         consume_headrace(asked["address"], asked["size"], asked["seconds"], update)
     sys.stdout.flush()

@@ -254,6 +254,9 @@ class Hub:
     def on_tick(self, now: float) -> float:
         """Send what is waiting, then the pulses that are due, and the version to those who are behind."""
         with self._lock:
+            due = self._state.pulse_due()
+            if now < due and not self._outbox:
+                return due
             changes = self._state.liveness.tick(now)
             if changes:
                 self._inbox.extend(changes)

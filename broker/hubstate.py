@@ -22,7 +22,9 @@ from broker.names import ALL
 from broker.wire import Envelope
 
 PULSE_EVERY = 0.25
-PULSE_APART = 0.002
+PULSE_APART = 0.001
+"""Seconds between two pulses at least. Where fragments are large, a window is used up in milliseconds: at four times
+this, a stream of 256 KiB with a window of 32 lost a fifth of its rate for want of credit (measured)."""
 MAX_LAYOUTS = 64
 MAX_NAMES = 4096
 

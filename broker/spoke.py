@@ -147,10 +147,11 @@ class Spoke:
         """Drain what was published; only the newest version of a policy matters."""
         while True:
             try:
-                source.recv(zmq.NOBLOCK)
+                frame = source.recv(zmq.NOBLOCK, copy=False)  # the topic
                 frames: list[Payload] = []
-                while source.get(zmq.RCVMORE):
-                    frames.append(source.recv(zmq.NOBLOCK, copy=False).buffer)
+                while frame.more:
+                    frame = source.recv(zmq.NOBLOCK, copy=False)
+                    frames.append(frame.buffer)
             except zmq.Again:
                 return
             try:

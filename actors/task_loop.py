@@ -4,7 +4,8 @@ Invariants: a task is asked for only when there is room to begin it (what is bei
 up to a limit: the next call need not wait for a disk); a rollout begins with parameters at least as new as those with
 which its task was minted; the outcome that closes a task is said only after its fragments left the learner's queue (so
 a fragment may come twice), and an exception is a fact, but for a RequestError, which ends the role. An outcome with a
-result is on disk before the result is delivered, and what is recorded already is delivered without a rollout.
+result is on disk before the result is delivered, and what is recorded already (a result, or that the task was given
+up) is delivered without a rollout.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from broker.station import Station
 
 MORE_DELIVERED = 64
 """So many more than `concurrency` may be on the way to the ledger or the learner without taking room."""
+REASON = 1000
+"""Characters that are told of why a task was given up."""
 LOST = "its fragment was under way to a learner that is gone"
 
 
@@ -194,8 +197,10 @@ class TaskLoop:
                 raise ValueError("an outcome has a result or pieces, not both: only a result can be delivered again")
             result = json.loads(fact_of("outcome", body, 0)[2])["result"]  # as whoever reads it again will read it
             packed_size(result)
-        except (ValueError, TypeError):  # to run it again would cost as much, and end like this
-            self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)
+        except (ValueError, TypeError) as error:  # to run it again would cost as much, and end like this
+            why = traceback.format_exc()[-20_000:]
+            if await self._brought(task, given_up=f"{type(error).__name__}: {error}"):
+                self._give_back(task, why, permanent=True)
             return
         for kind, said in outcome.facts:
             station.fact(kind, said)
@@ -207,28 +212,41 @@ class TaskLoop:
         await self._deliver(task, result)
 
     async def _deliver_again(self, task: LeasedTask, recorded: str) -> None:
-        """Deliver what an earlier outcome holds; what cannot be delivered is not leased for it for ever."""
+        """Deliver what an earlier outcome holds, or why there is none; what cannot be is not leased for it for ever."""
         try:
+            body = json.loads(recorded)
             with self._making_room():
-                await self._deliver(task, json.loads(recorded)["result"])
+                if "result" in body:
+                    await self._deliver(task, body["result"])
+                elif await self._brought(task, given_up=body["reason"]):
+                    self.station.fact("delivered", {"task": task.task})
         except Exception:
             if not self.station.stopping:
                 self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)
 
     async def _deliver(self, task: LeasedTask, result: dict[str, Any]) -> None:
         """Bring a recorded result to the policy that minted its task."""
+        if await self._brought(task, result):
+            self.done += 1
+            self.station.fact("delivered", {"task": task.task})
+
+    async def _brought(
+        self, task: LeasedTask, result: dict[str, Any] | None = None, given_up: str | None = None
+    ) -> bool:
+        """Bring a result, or the word that there will be none. False if nobody took it: the task returns."""
         station, spoke = self.station, self.spokes[task.policy]
         await self._has_room(spoke)
         newest = spoke.newest()
         assert newest is not None  # the loop began with one
-        version, crc = newest.version, newest.crc
-        if not spoke.send_fragment({}, version=version, crc=crc, steps=1, task=task.task, note=result):
-            return  # the run is ending; the lease returns the task
-        if await self._taken([(spoke, spoke.made)]):
-            self.done += 1
-            station.fact("delivered", {"task": task.task})
-        elif not station.stopping:
+        about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 0 if result is None else 1}
+        if given_up is not None:
+            about["given_up"] = given_up[:REASON].encode("utf-8", "replace").decode()  # as much of it as travels
+        if not spoke.send_fragment({}, **about, task=task.task, note=result):
+            return False  # the run is ending; the lease returns the task
+        taken = await self._taken([(spoke, spoke.made)])
+        if not taken and not station.stopping:
             self._give_back(task, LOST)
+        return taken
 
     def _give_back(self, task: LeasedTask, why: str, *, permanent: bool = False) -> None:
         self.station.fact("rollout_error", {**_whose(task), "traceback": why, "permanent": permanent})

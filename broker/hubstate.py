@@ -41,6 +41,7 @@ class Arrived(NamedTuple):
     arrays: Tree
     task: str | None = None
     note: dict[str, Any] | None = None
+    given_up: str | None = None
 
 
 class FactsArrived(NamedTuple):
@@ -176,7 +177,7 @@ class HubState:
                 settlement.refuse(sequence)  # `leave` would settle what still waits before it
                 self._changed.add(name)
             else:
-                about = (item.version, item.crc, item.steps, trees[index], item.task, item.note)
+                about = (item.version, item.crc, item.steps, trees[index], item.task, item.note, item.given_up)
                 arrived.append(Arrived(name, envelope.incarnation, sequence, *about))
         return arrived
 

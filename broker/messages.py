@@ -70,6 +70,8 @@ class FragmentItem(Message):
     task: Annotated[str, Field(max_length=256)] | None = None
     note: dict[str, Any] | None = None
     """A small plain mapping of the rollout's own (checked for size with the header)."""
+    given_up: Text | None = None
+    """Nothing comes of `task`, and why; the fragment has no arrays."""
 
 
 class Fragments(Message):
@@ -238,7 +240,8 @@ class LeasedTask(Message):
     version: Version | None = None
     """The version of `policy` with which it was minted: nobody begins it with an older one."""
     recorded: Annotated[str, Field(max_length=262_144)] | None = None
-    """The body of its `outcome` fact, where one with a `result` is in the ledger: it is delivered, not run again."""
+    """The body of its `outcome` fact, where one with a `result` is in the ledger, or else of its `given_up` fact: that
+    is delivered, and nothing is run."""
 
 
 class Assignment(Message):

@@ -137,10 +137,12 @@ class PolicySpoke(Spoke):
         steps: int,
         task: str | None = None,
         note: dict[str, Any] | None = None,
+        given_up: str | None = None,
     ) -> bool:
         """Send the arrays as one fragment: a copy, or a Draft as it is, whose maker must not touch it again.
 
-        False, and counted as dropped, if there is no credit for it.
+        `given_up` (at most 4,096 characters) says why nothing comes of `task`. False, and counted as dropped, if there
+        is no credit for it.
 
         TypeError or ValueError for arrays, steps or a note (at most 1 MiB, plain values by text keys) that cannot
         travel.
@@ -152,6 +154,8 @@ class PolicySpoke(Spoke):
             self.dropped += 1
             return False
         noted = 0 if note is None else packed_size(note)
+        if given_up is not None:
+            noted += packed_size({"given_up": given_up})
         leaves: list[Leaf] = []
         if isinstance(arrays, Draft):
             layout = arrays.layout
@@ -162,6 +166,8 @@ class PolicySpoke(Spoke):
             fields["task"] = task
         if note is not None:
             fields["note"] = note
+        if given_up is not None:
+            fields["given_up"] = given_up
         drafted = isinstance(arrays, Draft) and layout.size >= ZERO_COPY
         batch = self._take_batch(layout, noted, drafted=drafted)
         if batch.payload is not None:

@@ -3,7 +3,8 @@
 A learner process owns one algorithm, made once as `Algorithm(context)`. It calls, from one thread, in this order:
 `restore` if there is a checkpoint; then again and again `accept` for each fragment that arrived, until it is `ready`
 for an `update`, and `mint` for tasks to lease while it is not. After each update it publishes `parameters()` as the
-next version. An algorithm may also have facts of its own (`Telling`), and an end (`Finishing`).
+next version. An algorithm may also have facts of its own (`Telling`), be told of work that was given up (`GivingUp`),
+and have an end (`Finishing`).
 
 Invariant: an algorithm knows nothing of sockets, versions' numbers or disks. A fragment given to `accept` may hold
 read-only views of a receive buffer; the algorithm may keep it, but never writes into it.
@@ -120,6 +121,18 @@ class Telling(Protocol):
 
         What is said here is in the ledger before anything that is minted afterwards. A learner that falls may have
         lost what it said last: after `restore` say it again, and let whoever reads it pass over what is there already.
+        """
+        ...
+
+
+@runtime_checkable
+class GivingUp(Protocol):
+    """An algorithm that is told of tasks of which nothing will come."""
+
+    def given_up(self, task: str, reason: str) -> None:
+        """Nothing will come of it: its leases ended without an outcome too often, or its result cannot be recorded.
+
+        It may be said more than once, and, rarely, beside fragments of the task.
         """
         ...
 

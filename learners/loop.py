@@ -20,7 +20,7 @@ from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.names import task_id, task_name
 from broker.station import Station
-from learners.algorithm import Algorithm, Finishing, Fragment, Telling
+from learners.algorithm import Algorithm, Finishing, Fragment, GivingUp, Telling
 
 COUNTS_EVERY = 1.0
 """Seconds without an update after which the counts of fragments are told by themselves."""
@@ -150,6 +150,11 @@ class LearnerLoop:
         stale = task is None and self.number - number > self.max_staleness  # what was asked for is judged by who asked
         if life != self.life or stale:
             self.counts.stale += 1
+            self._settle(fragment)
+            return
+        if fragment.given_up is not None:
+            if isinstance(self.algorithm, GivingUp) and task is not None:
+                self.algorithm.given_up(task, fragment.given_up)
             self._settle(fragment)
             return
         try:

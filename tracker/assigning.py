@@ -40,7 +40,7 @@ def decide(
             ending[body["task"]] = (body["from"], body["reason"])
         else:
             decision.facts.append((kind, dict(body)))
-    evicted = {body["task"] for kind, body in decision.facts if kind == "evict"}  # their leases end with them
+    over = {body["task"] for kind, body in decision.facts if kind in ("evict", "given_up")}  # leases end with them
     for source, incarnation, reason in lost:
         for name in sorted(tasks.leases.get((source, incarnation), ()), key=lambda name: tasks.tasks[name].order):
             ending.setdefault(name, (source, reason))
@@ -49,14 +49,15 @@ def decide(
         if lease is not None:
             ending.setdefault(name, (lease.source, "expired"))
     for name, (source, reason) in ending.items():
-        if name in evicted:
+        if name in over:
             continue
         decision.facts.append(("lease_returned", {"task": name, "from": source, "reason": reason}))
         if tasks.tasks[name].lapses + 1 >= attempts and not tasks.recorded_at(name):
             why = f"{attempts} leases ended without an outcome, the last one: {reason}"
-            decision.facts.append(("evict", {"task": name, "reason": why}))
+            kind = "given_up" if tasks.tasks[name].policy else "evict"  # of nobody: there is nobody to tell
+            decision.facts.append((kind, {"task": name, "reason": why}))
     deadline = now + int(lease_seconds * 1e9)
-    taken = {*ending, *evicted}
+    taken = {*ending, *over}
     held = tasks.outlived.names(now)
     for request in requests:
         names = _choose(tasks, request, taken, held)

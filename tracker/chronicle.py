@@ -121,6 +121,7 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "pool_evict": _pool_evict,
     "outcome_refused": lambda body: f"an outcome of {body['task']} was refused: {body['reason']}",
     "evict": _evict,
+    "given_up": _evict,
     "duplicate_task": lambda body: f"{body['policy']} minted {body['task']} again: a name is used once in a run",
     "refusal": lambda body: f"{body['policy']} refused experience of {body['from']}: {body['reason']}",
     "quarantine": lambda body: f"{body['count']} messages of {body['source']} were not believed: {body['reason']}",

@@ -231,6 +231,7 @@ OF_THE_TRACKER = frozenset(
         "late_outcome",
         "duplicate_task",
         "evict",
+        "given_up",
         "curriculum",
         "pool_accept",
         "pool_rest",

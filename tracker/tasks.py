@@ -4,8 +4,9 @@ Invariants: minted = waiting + leased + done + failed + evicted; a task is lease
 its first outcome counts, whoever sends it, and every later one is stored and changes nothing; an id is used once.
 An outcome without a result ends its task. One with a result is *recorded* under the policy and the task's name: the
 task ends when somebody says that the result was delivered, is leased for that alone until then, and so is every later
-task of that name. Of a result the fold keeps where it is; the ledger has it. What an actor still rolls out for a life
-of its policy that is over is waited for (`tracker.outlived`).
+task of that name. A task that was *given up* is leased for its policy to be told, and ends as one that failed. Of a
+result the fold keeps where it is; the ledger has it. What an actor still rolls out for a life of its policy that is
+over is waited for (`tracker.outlived`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tracker.taskstate import TaskState
 class Tasks(TaskState):
     """The fold; `tracker.assigning` decides on its state."""
 
-    version = 5
+    version = 6
     kinds = frozenset(
         [
             "curriculum",
@@ -33,6 +34,7 @@ class Tasks(TaskState):
             "delivered",
             "rollout_error",
             "evict",
+            "given_up",
             "life",
             "late_outcome",
             "duplicate_task",
@@ -70,7 +72,8 @@ class Tasks(TaskState):
             self.tasks[name] = Task(self.minted, policy, body, version=version)
             self._wait(name)
             if len(body) > MAX_BODY:  # as written here it may be longer than its source wrote it
-                self._owe(f"evict:{name}", {"task": name, "reason": f"its body has more than {MAX_BODY} characters"})
+                kind = "given_up" if policy else "evict"  # of nobody: there is nobody to tell
+                self._owe(f"{kind}:{name}", {"task": name, "reason": f"its body has more than {MAX_BODY} characters"})
 
     def _assign(self, fact: Fact) -> None:
         body = fact.body
@@ -110,7 +113,10 @@ class Tasks(TaskState):
     def _delivered(self, fact: Fact) -> None:
         name = fact.body["task"]
         if self.recorded_at(name):
-            self.done += 1
+            if self.recorded_at(name) == self.given_up.get(name):
+                self.failed += 1
+            else:
+                self.done += 1
             self._end(name, fact.position)
 
     def _rollout_error(self, fact: Fact) -> None:
@@ -140,6 +146,17 @@ class Tasks(TaskState):
                 self.outlived.add(name, task.policy, task.lease)
             self.evicted += 1
             self._end(name, fact.position)
+
+    def _given_up(self, fact: Fact) -> None:
+        name = fact.body["task"]
+        self.owed.pop(f"given_up:{name}", None)
+        task = self.tasks.get(name)
+        if task is None or self.recorded_at(name):
+            return
+        self.given_up[name] = fact.position
+        if task.lease is not None:
+            self._release(name, task)
+            self._wait(name)
 
     def _life(self, fact: Fact) -> None:
         # What an earlier life minted is nothing to the next one, which mints again what it still wants.

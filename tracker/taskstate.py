@@ -34,6 +34,8 @@ class TaskState:
         """By (source, incarnation), the tasks that it holds."""
         self.recorded: dict[str, dict[str, int]] = {}
         """By policy and task's name, the position of the first outcome with a result."""
+        self.given_up: dict[str, int] = {}
+        """By id, where the ledger says why nobody tries a task any more. Its policy has not been told yet."""
         self.outlived = Outlived()
         """Leases of tasks that were evicted as their policy's life ended, and that may still have an outcome."""
         self.pooled = False
@@ -60,9 +62,14 @@ class TaskState:
         return len(self.tasks) - self.leased
 
     def recorded_at(self, name: str) -> int:
-        """Where the result of this task is in the ledger; 0 if it has none."""
+        """Where the ledger has what this task is waiting to have delivered; 0 if it is to be run.
+
+        It is the result of its name, or else why the task was given up.
+        """
         task = self.tasks.get(name)
-        return 0 if task is None else self.recorded.get(task.policy, {}).get(task_name(name)[0], 0)
+        if task is None:
+            return 0
+        return self.recorded.get(task.policy, {}).get(task_name(name)[0], 0) or self.given_up.get(name, 0)
 
     # --- how it changes
 
@@ -98,8 +105,9 @@ class TaskState:
     def _end(self, name: str, position: int) -> None:
         task = self.tasks.pop(name)
         self._release(name, task)
-        self.owed.pop(f"return:{name}", None)
-        self.owed.pop(f"evict:{name}", None)
+        for kind in ("return", "evict", "given_up"):
+            self.owed.pop(f"{kind}:{name}", None)
+        self.given_up.pop(name, None)
         self.ended.add(name, position)
 
     # --- what decisions rest on
@@ -151,6 +159,7 @@ class TaskState:
             "pooled": self.pooled,
             "tasks": [],
             "recorded": [],
+            "given_up": dict(self.given_up),
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
             "outlived": self.outlived.snapshot(),
             "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
@@ -167,6 +176,7 @@ class TaskState:
         self.recorded = {}
         for policy, name, position in plain["recorded"]:
             self.recorded.setdefault(policy, {})[name] = position
+        self.given_up = dict(plain["given_up"])
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
         self.tasks, self.leases, self.queues, self._deadlines = {}, {}, {}, []

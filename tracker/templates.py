@@ -142,8 +142,8 @@ class PolicyTemplates:
 class Templates:
     """The fold."""
 
-    version = 2
-    kinds = frozenset(["template", "refused_template", "round", "mint", "outcome", "evict", "update"])
+    version = 3
+    kinds = frozenset(["template", "refused_template", "round", "mint", "outcome", "evict", "given_up", "update"])
 
     def __init__(self) -> None:
         self.policies: dict[str, PolicyTemplates] = {}
@@ -231,6 +231,13 @@ class Templates:
         name = task_name(fact.body.get("task", ""))[0]
         for own in self.policies.values():
             self._close(own, name)
+
+    def _given_up(self, fact: Fact) -> None:
+        name = task_name(fact.body["task"])[0]
+        for own in self.policies.values():
+            if name in own.open:
+                own.fail(fact.body["reason"])
+                self._close(own, name)
 
     def _outcome(self, fact: Fact) -> None:
         body = fact.body

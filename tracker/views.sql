@@ -8,11 +8,11 @@
 -- Statements end with ";" at the end of a line (`tracker/schema.py` runs them one by one).
 
 CREATE INDEX facts_of_kind ON facts (kind, position) WHERE
-    kind = 'template' OR kind = 'outcome' OR kind = 'mint' OR kind = 'evict' OR kind = 'pool_evict' OR kind = 'update'
+    kind = 'template' OR kind = 'outcome' OR kind = 'mint' OR kind = 'evict' OR kind = 'given_up' OR kind = 'pool_evict' OR kind = 'update'
     OR kind = 'checkpoint' OR kind = 'life' OR kind = 'epoch' OR kind = 'run' OR kind = 'phase';
 
 CREATE INDEX facts_of_task ON facts (json_extract(body, '$.task'), position)
-    WHERE kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'pool_evict';
+    WHERE kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'given_up' OR kind = 'pool_evict';
 
 CREATE VIEW templates AS SELECT
     min(position) AS position, time, source,
@@ -49,7 +49,7 @@ WITH minted AS (
             AND json_extract(facts.body, '$.task') = minted.task) AS outcomes,
         (SELECT avg(json_extract(facts.body, '$.score')) FROM facts WHERE kind = 'outcome'
             AND json_extract(facts.body, '$.task') = minted.task) AS mean_score,
-        (SELECT min(facts.position) FROM facts WHERE (kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'pool_evict')
+        (SELECT min(facts.position) FROM facts WHERE (kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'given_up' OR kind = 'pool_evict')
             AND json_extract(facts.body, '$.task') = minted.task
             AND CASE kind WHEN 'outcome' THEN json_extract(facts.body, '$.draw') IS NULL
                 WHEN 'rollout_error' THEN json_extract(facts.body, '$.permanent')
@@ -59,8 +59,8 @@ WITH minted AS (
 )
 SELECT followed.position AS position, followed.time AS time, followed.source AS source, task, policy, label,
     followed.body AS body, outcomes, mean_score, ended,
-    CASE facts.kind WHEN 'outcome' THEN 'done' WHEN 'delivered' THEN 'done' WHEN 'rollout_error' THEN 'failed' WHEN 'evict' THEN 'evicted'
-        WHEN 'pool_evict' THEN 'evicted' ELSE 'open' END AS state,
+    CASE facts.kind WHEN 'outcome' THEN 'done' WHEN 'delivered' THEN 'done' WHEN 'rollout_error' THEN 'failed' WHEN 'given_up' THEN 'failed'
+        WHEN 'evict' THEN 'evicted' WHEN 'pool_evict' THEN 'evicted' ELSE 'open' END AS state,
     CASE facts.kind WHEN 'outcome' THEN json_extract(facts.body, '$.score') END AS score
 FROM followed LEFT JOIN facts ON facts.position = followed.ended;
 
@@ -76,6 +76,13 @@ SELECT
     json_extract(body, '$.mean') AS mean, json_extract(body, '$.outcomes') AS outcomes,
     json_extract(body, '$.draws') AS draws 
 FROM facts WHERE kind = 'evict'
+UNION ALL
+SELECT
+    position, time, kind, json_extract(body, '$.task') AS task, json_extract(body, '$.label') AS label,
+    json_extract(body, '$.reason') AS reason, json_extract(body, '$.note') AS note, json_extract(body, '$.raw') AS raw,
+    json_extract(body, '$.mean') AS mean, json_extract(body, '$.outcomes') AS outcomes,
+    json_extract(body, '$.draws') AS draws 
+FROM facts WHERE kind = 'given_up'
 UNION ALL
 SELECT
     position, time, kind, json_extract(body, '$.task') AS task, json_extract(body, '$.label') AS label,

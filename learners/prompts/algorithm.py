@@ -22,7 +22,7 @@ from learners.algorithm import AlgorithmContext, Fragment, Task, Tree
 from learners.prompts.budget import exhausted, room
 from learners.prompts.gepa import Gepa
 from learners.prompts.gradients import BeamSearch
-from learners.prompts.requests import Result, Usage, packed, read, unpacked
+from learners.prompts.requests import Result, Usage, given_up, packed, read, unpacked
 from learners.prompts.search import Search, Workload
 from learners.prompts.settings import checked
 from learners.prompts.workload import workload_of
@@ -56,8 +56,14 @@ class PromptSearch:
         """Take a result. One that came before changes nothing; ValueError for one that is none."""
         if fragment.task is None:
             raise ValueError("a result names its task")
-        name = fragment.task.removeprefix(f"{self.policy}/")
-        result = read(fragment.note)
+        self._take(fragment.task, read(fragment.note))
+
+    def given_up(self, task: str, reason: str) -> None:
+        """Nobody could run it: it failed."""
+        self._take(task, given_up(task.removeprefix(f"{self.policy}/"), reason))
+
+    def _take(self, task: str, result: Result) -> None:
+        name = task.removeprefix(f"{self.policy}/")
         self._under_way.discard(name)
         if self.search.machine.give(name, result):
             self._count(result.usage)

@@ -123,6 +123,12 @@ def read(note: Mapping[str, Any] | None) -> Result:
             raise ValueError(f"do: {other!r} is neither 'answer' nor 'complete'")
 
 
+def given_up(name: str, reason: str) -> Result:
+    """What stands for the result of a request that nobody could run."""
+    told = reason[:SHOWN_REASON]
+    return Answered(0.0, True, "", told, Usage()) if name.startswith("answer/") else Completed("", True, told, Usage())
+
+
 def _usage(reports: Any) -> Usage:
     if not isinstance(reports, Sequence) or not all(isinstance(report, Mapping) for report in reports):
         raise ValueError("usage: is not a list of one mapping for each endpoint")

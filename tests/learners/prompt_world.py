@@ -98,11 +98,13 @@ def play(
     falls: float = 0.0,
     share_slow: float = 0.15,
     last: frozenset[str] = frozenset(),
+    gives_up: bool = False,
 ) -> Told:
     """Drive a search to its end as the learner's loop and the tracker do.
 
     In order of asking, or with `disorder`: results come in any order, some come again, and the learner falls and comes
-    back, from any snapshot that was taken or from none; what is recorded is delivered again and not paid again.
+    back, from any snapshot that was taken or from none; what is recorded is delivered again and not paid again. What
+    failed is told as given up, where the tracker `gives_up`.
     """
     told, recorded, texts = Told(), dict[str, dict[str, Any]](), dict[str, str]()
     search, waiting, kept = fresh(), dict[str, Task](), list[Any]()
@@ -133,7 +135,10 @@ def play(
         if name not in recorded:
             told.paid[name] += 1
             recorded[name] = world.reply(task, texts)
-        search.accept(Fragment({}, (1, 0), 1, "actor-0", name, recorded[name]))
+        if gives_up and recorded[name]["failed"]:
+            search.given_up(name, recorded[name]["reason"] or "")
+        else:
+            search.accept(Fragment({}, (1, 0), 1, "actor-0", name, recorded[name]))
         if disorder and disorder.random() < repeats:
             again = disorder.choice(list(recorded))
             search.accept(Fragment({}, (1, 0), 1, "actor-1", again, recorded[again]))

@@ -119,6 +119,27 @@ def test_a_fragment_made_with_other_parameters_than_it_says_is_refused_and_told(
     assert bench.spoke.flushed(DEADLINE)
 
 
+def test_an_algorithm_is_told_of_its_own_tasks_that_were_given_up_if_it_asks_for_that(bench: Bench) -> None:
+    newest = bench.spoke.wait_for_version(DEADLINE)
+    assert newest is not None
+    about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 0, "given_up": "it fell"}
+
+    def tell(task: str) -> None:
+        assert bench.spoke.send_fragment({}, task=task, **about)
+        bench.learn_until(lambda: bench.spoke.flushed(0.0))
+
+    tell("mine")  # `Tally` does not ask
+    heard: list[tuple[str, str]] = []
+    bench.loop.algorithm.given_up = lambda *said: heard.append(said)  # type: ignore[attr-defined]
+    tell("mine")
+    tell("mine@life-7")  # another life's
+    assert heard == [("mine", "it fell")]
+    counts = bench.loop.counts
+    assert (counts.consumed, counts.stale, counts.refused, bench.told("refusal")) == (0, 1, 0, [])
+    with pytest.raises(TypeError, match="a note holds plain values only"):
+        bench.spoke.send_fragment({}, task="mine", **{**about, "given_up": "\ud800"})
+
+
 def test_what_is_stale_is_dropped_and_every_count_is_told_without_an_update(bench: Bench) -> None:
     newest = bench.spoke.wait_for_version(DEADLINE)
     assert newest is not None

@@ -240,6 +240,17 @@ def test_a_first_template_that_never_succeeds_is_a_wrong_request() -> None:
         play(lambda: make("textual_gradients", world, {}), world)
 
 
+@pytest.mark.parametrize("algorithm", ["textual_gradients", "gepa"])
+def test_what_was_given_up_has_failed_and_is_waited_for_no_longer(algorithm: str) -> None:
+    world = World(seed=3, failing=0.3)
+    told = play(lambda: make(algorithm, world, {"rounds": 3}), world, gives_up=True)
+    failed = play(lambda: make(algorithm, world, {"rounds": 3}), world)
+    assert (told.reason, told.best, told.paid) == (failed.reason, failed.best, failed.paid)
+    for kind in ("template", "refused_template"):
+        assert told.of(kind) == failed.of(kind) != []
+    assert [fact["best"] for fact in told.of("round")] == [fact["best"] for fact in failed.of("round")] != []
+
+
 def test_what_came_to_nothing_is_told_with_its_reason() -> None:
     world = World(seed=2, items=12, spoiled=0.9)
     told = play(lambda: make("textual_gradients", world, {"rounds": 3}), world)

@@ -34,7 +34,7 @@ class Ledgered:
             self.write("tracker", kind, body)
         return decision.facts
 
-    def mint(self, *names: str, policy: str = "p") -> None:
+    def mint(self, *names: str, policy: str | None = "p") -> None:
         self.write(
             "learner-p", "mint", {"policy": policy, "tasks": [{"task": name, "body": {"n": name}} for name in names]}
         )

@@ -54,7 +54,7 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
     ("actor-0", "outcome", answer("t1", "a", 0.25)),
     ("actor-1", "outcome", answer("t1", "a", 1.0)),  # late: the first counts
     ("actor-0", "outcome", answer("t2", "b", 1.0, "test", "q2")),
-    ("tracker", "evict", {"task": "t3", "reason": "5 leases ended without an outcome"}),
+    ("tracker", "given_up", {"task": "t3", "reason": "5 leases ended without an outcome"}),
     ("actor-1", "outcome", answer("t3", "b", 0.4, item="q3")),  # of a task that was given up: it counts
     ("actor-1", "outcome", answer("t3~2", "b", 0.75, item="q3")),  # the next life asked for the same
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": False}),
@@ -137,13 +137,13 @@ def test_tasks_and_what_became_of_them(ledger: sqlite3.Connection) -> None:
         ("t1", "done", 0.25, 2, 0.625, 7, None),
         ("t2", "done", 1.0, 1, 1.0, 9, None),
         ("t2@life-2", "done", None, 0, None, 17, None),
-        ("t3", "evicted", None, 1, 0.4, 10, None),
+        ("t3", "failed", None, 1, 0.4, 10, None),
         ("t4", "failed", None, 0, None, 14, None),
         ("t5", "open", None, 0, None, None, None),
     ]
     assert rows(ledger, "SELECT * FROM labels") == [("easy", 2, 1, 1, 3, 0.5)]
     assert rows(ledger, "SELECT task, reason, kind FROM evictions ORDER BY position") == [
-        ("t3", "5 leases ended without an outcome", "evict"), ("l2", "score", "pool_evict"),
+        ("t3", "5 leases ended without an outcome", "given_up"), ("l2", "score", "pool_evict"),
     ]  # fmt: skip
 
 

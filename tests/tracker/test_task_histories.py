@@ -35,6 +35,8 @@ class Histories(RuleBasedStateMachine):
         self.policies: dict[str, str] = {}
         self.paid: dict[tuple[str, str], int] = {}
         """By policy and name, the position of the first outcome with a result."""
+        self.given_up: dict[str, int] = {}
+        """By id, the position of the fact that says so, of tasks that have not ended."""
         self.gone: set[str] = set()
         """Actors that are lost."""
         self.rolling: dict[str, tuple[str, int]] = {}
@@ -97,6 +99,8 @@ class Histories(RuleBasedStateMachine):
             self.rolling = {name: held for name, held in self.rolling.items() if held[0] != actor}
         doomed = {body["task"] for kind, body in self.run.fold.owed.values() if kind == "evict"}
         facts = self.run.decide(self.now, *requests, lost=gone, lease=30.0)
+        told = {fact.body["task"]: fact.position for fact in self.run.facts if fact.kind == "given_up"}
+        self.given_up = {name: at for name, at in told.items() if name in self.run.fold.tasks}
         assert not doomed & self.run.fold.tasks.keys()
         assigned = [body["task"] for kind, body in facts if kind == "assign"]
         assert len(assigned) == len(set(assigned))
@@ -107,7 +111,7 @@ class Histories(RuleBasedStateMachine):
         anyone = [
             request for request in requests if request.policy is None and len(self.run.held(request)) < request.most
         ]
-        if anyone and not self.paid:  # (of recorded results an answer holds a few at most)
+        if anyone and not self.paid and not self.given_up:  # (of what is recorded an answer holds a little at most)
             returned = {body["task"] for kind, body in facts if kind == "lease_returned"}
             assert {self.key(name) for name in waiting if name not in returned} <= at_work, "and nothing else waits"
         for name, actor in ((body["task"], body["to"]) for kind, body in facts if kind == "assign"):
@@ -116,7 +120,8 @@ class Histories(RuleBasedStateMachine):
             assert len(self.run.held(request)) <= request.most
             answer = self.run.fold.answered(request)
             for task in answer.tasks if answer is not None else ():
-                assert task.recorded == self.paid.get((task.policy, task_name(task.task)[0]), 0)
+                paid = self.paid.get((task.policy, task_name(task.task)[0]))
+                assert task.recorded == (paid or self.given_up.get(task.task, 0))
 
     def key(self, name: str) -> tuple[str, str]:
         """Policy and name of a task."""
@@ -127,9 +132,10 @@ class Histories(RuleBasedStateMachine):
     def delivered(self, pick: Any, actor: int) -> None:
         name = pick.choice(sorted(self.minted))
         there = name in self.run.fold.tasks and (self.policies[name], task_name(name)[0]) in self.paid
-        done = self.run.fold.done
+        told = name in self.run.fold.tasks and name in self.given_up and not there
+        done, failed = self.run.fold.done, self.run.fold.failed
         self.run.write(f"actor-{actor}", "delivered", {"task": name})
-        assert self.run.fold.done - done == there
+        assert (self.run.fold.done - done, self.run.fold.failed - failed) == (there, told)
 
     @precondition(lambda self: self.minted)
     @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2))

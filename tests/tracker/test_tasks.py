@@ -83,14 +83,71 @@ def test_errors_return_a_task_or_end_it() -> None:
     assert (run.fold.waiting, run.fold.failed, run.fold.leased) == (1, 1, 0)
 
 
-def test_a_task_that_ends_every_actor_is_given_up() -> None:
-    run = Ledgered()
-    run.mint("a")
+def given_up(run: Ledgered, name: str = "a", policy: str = "p") -> None:
+    """Five actors are lost with it, and no more is asked of anybody."""
+    run.mint(name, policy=policy)
     for attempt in range(1, 6):
         run.decide(0, Request("actor-0", b.ONE, attempt, 1))
         assert run.fold.leased == 1
+        assert not run.fold.recorded_at(name)
         run.decide(0, lost=[("actor-0", b.ONE, "lost")])
+
+
+def test_a_task_that_ends_every_actor_is_given_up_and_its_policy_is_told() -> None:
+    run = Ledgered()
+    given_up(run)
+    fact = run.facts[-1]
+    assert (fact.kind, fact.body["task"]) == ("given_up", "a")
+    assert fact.body["reason"] == "5 leases ended without an outcome, the last one: lost"
+    assert (run.fold.failed, run.fold.waiting) == (0, 1)
+    run.fold.restore(json.loads(json.dumps(run.fold.snapshot())))
+    for attempt in range(1, 8):  # however often who is to tell it is lost, it is not run again
+        request = Request("actor-1", b.ONE, attempt, 1)
+        run.decide(0, request)
+        answer = run.fold.answered(request)
+        assert answer is not None
+        assert [(task.task, task.body, task.recorded) for task in answer.tasks] == [("a", "{}", fact.position)]
+        run.decide(0, lost=[("actor-1", b.ONE, "lost")])
+    run.write("actor-2", "delivered", {"task": "a"})
+    assert (run.fold.failed, run.fold.done, run.fold.waiting, run.fold.given_up) == (1, 0, 0, {})
+    assert run.decide(0) == []
+
+
+def test_a_task_of_no_policy_that_ends_every_actor_is_evicted() -> None:
+    run = Ledgered()
+    given_up(run, policy=None)
+    assert run.facts[-1].kind == "evict"
     assert (run.fold.evicted, run.fold.waiting) == (1, 0)
+
+
+def test_what_comes_of_a_task_that_was_given_up_still_counts() -> None:
+    run = Ledgered()
+    given_up(run, "a")
+    given_up(run, "b")
+    run.write("actor-0", "outcome", {"task": "a", "score": 1.0})  # its lease had run out, not its rollout
+    assert (run.fold.done, run.fold.late, run.fold.waiting) == (1, 0, 1)
+    run.write("actor-0", "outcome", result("b"))
+    request = Request("actor-1", b.ONE, 1, 9)
+    run.decide(0, request)
+    answer = run.fold.answered(request)
+    assert answer is not None
+    assert [(task.task, task.recorded) for task in answer.tasks] == [("b", len(run.facts) - 1)]  # the result
+    run.write("actor-1", "delivered", {"task": "b"})
+    assert (run.fold.done, run.fold.failed, run.fold.given_up) == (2, 0, {})
+
+
+def test_a_new_life_tries_again_what_was_given_up() -> None:
+    run = Ledgered()
+    given_up(run)
+    run.write("tracker", "life", b.life(2))
+    run.decide(0)
+    run.mint("a@life-2")
+    request = Request("actor-0", b.ONE, 9, 9)
+    run.decide(0, request)
+    answer = run.fold.answered(request)
+    assert answer is not None
+    assert [(task.task, task.recorded) for task in answer.tasks] == [("a@life-2", 0)]
+    assert (run.fold.evicted, run.fold.given_up) == (1, {})
 
 
 def fits(run: Ledgered, number: int) -> int:
@@ -115,13 +172,16 @@ def test_an_answer_fits_into_a_message_and_the_rest_stays_for_the_next() -> None
     assert run.fold.waiting == 0
 
 
-def test_a_body_that_no_message_can_hold_ends_its_task() -> None:
+def test_a_task_whose_body_no_message_can_hold_is_given_up() -> None:
     run = Ledgered()
     run.write("learner-p", "mint", {"policy": "p", "tasks": [{"task": "a", "body": {"list": [1e15] * 20_000}}]})
     run.mint("b")
     request = Request("actor-0", b.ONE, 1, 9)
     kinds = [(kind, body["task"]) for kind, body in run.decide(0, request)]
-    assert kinds == [("evict", "a"), ("assign", "b")]
+    assert kinds == [("given_up", "a"), ("assign", "b")]
+    run.decide(0, request := Request("actor-0", b.ONE, 2, 9))
+    assert run.held(request) == ["a"]
+    assert run.fold.recorded_at("a") == len(run.facts) - 2
 
 
 def test_a_new_life_ends_what_the_earlier_ones_minted() -> None:

@@ -73,7 +73,8 @@ def status_line(document: dict[str, Any]) -> str:
     steps, rate = document.get("env_steps"), document.get("env_steps_per_second")
     tasks = words.mapping(document.get("tasks"))
     if words.number(tasks.get("minted")):
-        parts.append(f"tasks {words.count(tasks.get('done'))} of {words.count(tasks.get('minted'))}")
+        failed = f", {words.count(tasks.get('failed'))} failed" if words.number(tasks.get("failed")) else ""
+        parts.append(f"tasks {words.count(tasks.get('done'))} of {words.count(tasks.get('minted'))}{failed}")
     if words.number(steps) or not words.number(tasks.get("minted")):
         parts.append(f"env steps {words.count(steps)} ({words.rate(rate)})")
         parts.append(f"agent steps {words.rate(document.get('agent_steps_per_second'))}")
@@ -86,10 +87,12 @@ def status_line(document: dict[str, Any]) -> str:
     for name, value in list(policies.items())[:MOST_POLICIES]:
         policy = words.mapping(value)
         staleness = words.mapping(policy.get("staleness"))
+        refused = words.mapping(policy.get("fragments")).get("refused")
         parts.append(
             f"{words.text(name)} {words.version(policy.get('version'))}"
             f" {words.decimal(policy.get('return_first'))} → {words.decimal(policy.get('return_mean'))}"
             f" stale {words.short(staleness.get('median'))}/{words.short(staleness.get('p95'))}"
+            + (f" refused {words.short(refused)}" if words.number(refused) else "")
         )
     if len(policies) > MOST_POLICIES:
         parts.append(f"{len(policies) - MOST_POLICIES} more policies")

@@ -60,6 +60,12 @@ def test_the_status_line_says_what_counts() -> None:
         "6 alive", "actor-1 waits 2.1 s for learner-agent_1: credit",
     ):  # fmt: skip
         assert wanted in line, wanted
+    assert "refused" not in line
+    assert "failed" not in line
+    refusing = {"a": {"fragments": {"refused": 12}}}
+    worse = status_line(documents.spread(policies=refusing, tasks={"minted": 6, "done": 1, "failed": 2}))
+    assert "refused 12" in worse
+    assert "tasks 1 of 6, 2 failed" in worse
     assert "\n" not in status_line(documents.spread(reason="a\nb"))
     assert "waiting for the tracker" in status_line({})
 

@@ -197,10 +197,8 @@ class TaskLoop:
                 raise ValueError("an outcome has a result or pieces, not both: only a result can be delivered again")
             result = json.loads(fact_of("outcome", body, 0)[2])["result"]  # as whoever reads it again will read it
             packed_size(result)
-        except (ValueError, TypeError) as error:  # to run it again would cost as much, and end like this
-            why = traceback.format_exc()[-20_000:]
-            if await self._brought(task, given_up=f"{type(error).__name__}: {error}"):
-                self._give_back(task, why, permanent=True)
+        except (ValueError, TypeError):  # to run it again would cost as much, and end like this
+            self._give_back(task, traceback.format_exc()[-20_000:], permanent=True, tell=bool(task.policy))
             return
         for kind, said in outcome.facts:
             station.fact(kind, said)
@@ -219,7 +217,7 @@ class TaskLoop:
                 if "result" in body:
                     await self._deliver(task, body["result"])
                 elif await self._brought(task, given_up=body["reason"]):
-                    self.station.fact("delivered", {"task": task.task})
+                    self.station.fact("delivered", {"task": task.task, "given_up": True})
         except Exception:
             if not self.station.stopping:
                 self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)
@@ -248,8 +246,9 @@ class TaskLoop:
             self._give_back(task, LOST)
         return taken
 
-    def _give_back(self, task: LeasedTask, why: str, *, permanent: bool = False) -> None:
-        self.station.fact("rollout_error", {**_whose(task), "traceback": why, "permanent": permanent})
+    def _give_back(self, task: LeasedTask, why: str, *, permanent: bool = False, tell: bool = False) -> None:
+        more = {"tell": True} if tell else {}
+        self.station.fact("rollout_error", {**_whose(task), "traceback": why, "permanent": permanent, **more})
 
     async def _roll_out(self, task: LeasedTask, version: tuple[int, int] | None) -> None:
         station = self.station

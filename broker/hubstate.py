@@ -23,8 +23,8 @@ from broker.wire import Envelope
 
 PULSE_EVERY = 0.25
 PULSE_APART = 0.001
-"""Seconds between two pulses at least. Where fragments are large, a window is used up in milliseconds: at four times
-this, a stream of 256 KiB with a window of 32 lost a fifth of its rate for want of credit (measured)."""
+"""Seconds between two pulses at least. Where fragments are large a window is used up in milliseconds: at twice this a
+stream of 256 KiB with a window of 32 lost a tenth of its rate for want of credit (docs/benchmarks.md)."""
 MAX_LAYOUTS = 64
 MAX_NAMES = 4096
 

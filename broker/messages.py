@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Address = Annotated[str, Field(max_length=256)]
-Text = Annotated[str, Field(max_length=4096)]
+MAX_TEXT = 4096
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
 Body = Annotated[str, Field(max_length=262_144)]
 Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]

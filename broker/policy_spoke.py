@@ -141,11 +141,10 @@ class PolicySpoke(Spoke):
     ) -> bool:
         """Send the arrays as one fragment: a copy, or a Draft as it is, whose maker must not touch it again.
 
-        `given_up` (at most 4,096 characters) says why nothing comes of `task`. False, and counted as dropped, if there
-        is no credit for it.
+        `given_up` says why nothing comes of `task`. False, and counted as dropped, if there is no credit for it.
 
-        TypeError or ValueError for arrays, steps or a note (at most 1 MiB, plain values by text keys) that cannot
-        travel.
+        TypeError or ValueError for arrays, steps, a note (at most 1 MiB, plain values by text keys) or a reason that
+        cannot travel.
         """
         steps = index(steps)  # NumPy's whole numbers among them
         if not 0 <= steps < 2**63:
@@ -156,6 +155,8 @@ class PolicySpoke(Spoke):
         noted = 0 if note is None else packed_size(note)
         if given_up is not None:
             noted += packed_size({"given_up": given_up})
+            if len(given_up) > m.MAX_TEXT:
+                raise ValueError(f"a reason of {len(given_up)} characters; at most {m.MAX_TEXT}")
         leaves: list[Leaf] = []
         if isinstance(arrays, Draft):
             layout = arrays.layout

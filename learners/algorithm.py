@@ -130,9 +130,9 @@ class GivingUp(Protocol):
     """An algorithm that is told of tasks of which nothing will come."""
 
     def given_up(self, task: str, reason: str) -> None:
-        """Nothing will come of it: its leases ended without an outcome too often, or its result cannot be recorded.
+        """Nothing will come of it: its leases ended too often, or its body or its result is too long, for instance.
 
-        It may be said more than once, and, rarely, beside fragments of the task.
+        It may be said more than once, and, rarely, beside fragments of the task. What it raises is told as of `accept`.
         """
         ...
 

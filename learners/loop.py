@@ -1,6 +1,7 @@
 """The learner's loop: experience in, versions out.
 
-Invariants: every fragment that arrives is settled exactly once, as used, stale or refused, and each is counted;
+Invariants: every fragment that arrives is settled exactly once, as used, stale or refused, and each is counted (but
+for the word that a task was given up, which is no experience);
 the algorithm is handed no more than it needs for an update, so that staleness, measured as it is handed over, is the
 staleness at use; a version is published only after its update ended, and its number is never used again.
 """
@@ -152,24 +153,23 @@ class LearnerLoop:
             self.counts.stale += 1
             self._settle(fragment)
             return
-        if fragment.given_up is not None:
-            if isinstance(self.algorithm, GivingUp) and task is not None:
-                self.algorithm.given_up(task, fragment.given_up)
-            self._settle(fragment)
-            return
         try:
             self._check_crc(fragment)
-            self.algorithm.accept(
-                Fragment(
-                    fragment.arrays, fragment.version, fragment.steps, fragment.source, task, _lists(fragment.note)
+            if fragment.given_up is None:
+                self.algorithm.accept(
+                    Fragment(
+                        fragment.arrays, fragment.version, fragment.steps, fragment.source, task, _lists(fragment.note)
+                    )
                 )
-            )
+            elif isinstance(self.algorithm, GivingUp):
+                self.algorithm.given_up(task or "", fragment.given_up)
         except (ValueError, TypeError, KeyError) as error:
             self.counts.refused += 1
             self._refusal(fragment, error)
             self._settle(fragment)
             return
-        self._count_use(fragment)
+        if fragment.given_up is None:
+            self._count_use(fragment)
         self._settle(fragment)
 
     def _check_crc(self, fragment: Arrived) -> None:

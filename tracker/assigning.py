@@ -71,8 +71,10 @@ def decide(
 def _choose(tasks: Tasks, request: Request, taken: set[str], held: set[tuple[str, str]]) -> list[str]:
     """The first waiting tasks, up to `most` and `ANSWER_BYTES`: they are added to `taken`, the state stays.
 
-    A task whose (policy, name) is `held` is rolled out already, and goes on waiting for what comes of it.
+    A task whose (policy, name) is `held` is rolled out already, and goes on waiting for what comes of it; so does one
+    that is suspected, where the actor has another such.
     """
+    suspecting = any(map(tasks.suspected, tasks.leases.get((request.source, request.incarnation), ())))
     policies = [request.policy] if request.policy is not None else list(tasks.queues)
     heaps = [heap for heap in map(tasks.queues.get, policies) if heap]
     chosen: list[str] = []
@@ -90,6 +92,10 @@ def _choose(tasks: Tasks, request: Request, taken: set[str], held: set[tuple[str
         recorded = tasks.recorded_at(entry[1])
         if entry[1] in taken or (held and not recorded and (task.policy, task_name(entry[1])[0]) in held):
             continue
+        if tasks.suspected(entry[1]):
+            if suspecting:
+                continue
+            suspecting = True
         size += RECORDED_BYTES if recorded else len(task.body.encode())
         if size > ANSWER_BYTES:  # never the first one: a body is at most 1 MiB
             break

@@ -118,6 +118,7 @@ class Outcome(TypedDict):  # noqa: D101
 @with_config(_config)
 class Delivered(TypedDict):  # noqa: D101
     task: str
+    given_up: NotRequired[bool]
 
 
 @with_config(_config)
@@ -126,6 +127,7 @@ class RolloutError(TypedDict):  # noqa: D101
     traceback: str
     permanent: bool
     draw: NotRequired[Count | None]
+    tell: NotRequired[bool]
 
 
 @with_config(_config)

@@ -13,6 +13,8 @@ from broker import messages as m
 
 ATTEMPTS = 5
 """Leases of one task that may end without an outcome before it is given up: a task that kills its actors ends too."""
+SUSPECTED = 2
+"""Losses from which on a task may be what kills: an actor has one such at a time, and it takes no other along."""
 
 
 class Request(NamedTuple):
@@ -44,6 +46,9 @@ class Task:
     policy: str
     body: str
     lapses: int = 0
+    """Leases that ended without an outcome."""
+    losses: int = 0
+    """Those among them whose holder was lost."""
     lease: Lease | None = None
     version: tuple[int, int] | None = None
     """Of its policy, when it was minted."""

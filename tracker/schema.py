@@ -6,10 +6,11 @@ derived from the facts (snapshots, ids of ended tasks) and is made anew from the
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 OLDEST = 1
 """The oldest version that can be read, and migrated by a writer."""
 
@@ -29,8 +30,12 @@ _parts = """CREATE TABLE snapshot_parts (
     PRIMARY KEY (name, position, part))"""
 
 _views = Path(__file__).with_name("views.sql").read_text("utf-8").strip().split(";\n")
-_since_1 = (_ended, _parts, *_views)
-"""What version 2 has and version 1 has not."""
+_since_1 = (_ended, _parts)
+"""What version 2 has and version 1 has not, but for the views."""
+_no_views = [
+    f"DROP {kind} IF EXISTS {name}" for view in _views for kind, name in re.findall(r"CREATE (\w+) (\w+)", view)
+]
+"""Views and their indexes are made anew with every version: nothing else depends on them."""
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -38,9 +43,9 @@ def create(connection: sqlite3.Connection) -> None:
     found = version(connection)
     # A version of 0 with tables is somebody else's database: left as it is, refused by its version.
     if found == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-        statements: tuple[str, ...] = (_facts, _sources, _snapshots, *_since_1)
+        statements: tuple[str, ...] = (_facts, _sources, _snapshots, *_since_1, *_views)
     elif OLDEST <= found < VERSION:
-        statements = _since_1
+        statements = (*(_since_1 if found == 1 else _no_views), *_views)
     else:
         return
     for statement in statements:

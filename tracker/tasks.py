@@ -15,9 +15,13 @@ from collections.abc import Callable
 
 from broker.delivery import MAX_BODY, body_text
 from broker.names import task_name
+from tracker.chronicle import last_line
 from tracker.facts import Fact
 from tracker.leases import Lease, Task
 from tracker.taskstate import TaskState
+
+REASON = 1000
+"""Characters of an error that become the reason for which its task was given up."""
 
 
 class Tasks(TaskState):
@@ -86,6 +90,7 @@ class Tasks(TaskState):
         if task is not None and task.lease is not None:
             self.returned += 1
             task.lapses += 1
+            task.losses += fact.body["reason"] in ("lost", "superseded")
             self._release(name, task)
             self._wait(name)
 
@@ -112,12 +117,17 @@ class Tasks(TaskState):
 
     def _delivered(self, fact: Fact) -> None:
         name = fact.body["task"]
-        if self.recorded_at(name):
-            if self.recorded_at(name) == self.given_up.get(name):
-                self.failed += 1
-            else:
-                self.done += 1
+        task, at = self.tasks.get(name), self.recorded_at(name)
+        told = bool(fact.body.get("given_up"))
+        if task is None or not at:
+            return
+        if told == (at == self.given_up.get(name)):
+            self.failed += told
+            self.done += not told
             self._end(name, fact.position)
+        elif task.lease is not None and task.lease[:2] == (fact.source, fact.incarnation):
+            self._release(name, task)  # a result came while it was told that there is none: that is brought as well
+            self._wait(name)
 
     def _rollout_error(self, fact: Fact) -> None:
         if fact.body.get("draw") is not None:
@@ -127,7 +137,9 @@ class Tasks(TaskState):
         self.outlived.end(name)
         if task is None or task.lease is None or task.lease[:2] != (fact.source, fact.incarnation):
             return  # it is somebody else's by now: that rollout decides
-        if fact.body["permanent"]:
+        if fact.body["permanent"] and fact.body.get("tell") and task.policy and not self.recorded_at(name):
+            self._owe(f"given_up:{name}", {"task": name, "reason": last_line(fact.body["traceback"])[:REASON]})
+        elif fact.body["permanent"]:
             self.failed += 1
             self._end(name, fact.position)
         else:

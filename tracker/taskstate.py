@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.names import task_name
 from tracker.ended import Ended
-from tracker.leases import Answer, Lease, QueuedTask, Request, Task
+from tracker.leases import SUSPECTED, Answer, Lease, QueuedTask, Request, Task
 from tracker.outlived import Outlived
 from tracker.parts import pieces, whole
 
@@ -70,6 +70,10 @@ class TaskState:
         if task is None:
             return 0
         return self.recorded.get(task.policy, {}).get(task_name(name)[0], 0) or self.given_up.get(name, 0)
+
+    def suspected(self, name: str) -> bool:
+        """Whether this task is to be run, and may be what its actors fell by."""
+        return self.tasks[name].losses >= SUSPECTED and not self.recorded_at(name)
 
     # --- how it changes
 
@@ -152,7 +156,9 @@ class TaskState:
 
     def parts(self) -> Iterator[dict[str, Any]]:
         """The same in parts, of the moment at which the first is taken."""
-        tasks = [(name, t.order, t.policy, t.body, t.lapses, t.lease, t.version) for name, t in self.tasks.items()]
+        tasks = [
+            (name, t.order, t.policy, t.body, t.lapses, t.losses, t.lease, t.version) for name, t in self.tasks.items()
+        ]
         recorded = [(policy, *row) for policy, positions in self.recorded.items() for row in positions.items()]
         yield {
             "counts": [getattr(self, name) for name in self._counts],
@@ -180,9 +186,10 @@ class TaskState:
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
         self.tasks, self.leases, self.queues, self._deadlines = {}, {}, {}, []
-        for name, order, policy, body, lapses, lease, version in plain["tasks"]:
+        for name, order, policy, body, lapses, losses, lease, version in plain["tasks"]:
             held = Lease(*lease) if lease else None
-            task = self.tasks[name] = Task(order, policy, body, lapses, held, tuple(version) if version else None)
+            minted = tuple(version) if version else None
+            task = self.tasks[name] = Task(order, policy, body, lapses, losses, held, minted)
             if task.lease is None:
                 self._wait(name)
             else:

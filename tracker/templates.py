@@ -232,12 +232,7 @@ class Templates:
         for own in self.policies.values():
             self._close(own, name)
 
-    def _given_up(self, fact: Fact) -> None:
-        name = task_name(fact.body["task"])[0]
-        for own in self.policies.values():
-            if name in own.open:
-                own.fail(fact.body["reason"])
-                self._close(own, name)
+    _given_up = _evict
 
     def _outcome(self, fact: Fact) -> None:
         body = fact.body

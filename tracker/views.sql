@@ -12,7 +12,7 @@ CREATE INDEX facts_of_kind ON facts (kind, position) WHERE
     OR kind = 'checkpoint' OR kind = 'life' OR kind = 'epoch' OR kind = 'run' OR kind = 'phase';
 
 CREATE INDEX facts_of_task ON facts (json_extract(body, '$.task'), position)
-    WHERE kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'given_up' OR kind = 'pool_evict';
+    WHERE kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'pool_evict';
 
 CREATE VIEW templates AS SELECT
     min(position) AS position, time, source,
@@ -49,18 +49,18 @@ WITH minted AS (
             AND json_extract(facts.body, '$.task') = minted.task) AS outcomes,
         (SELECT avg(json_extract(facts.body, '$.score')) FROM facts WHERE kind = 'outcome'
             AND json_extract(facts.body, '$.task') = minted.task) AS mean_score,
-        (SELECT min(facts.position) FROM facts WHERE (kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'given_up' OR kind = 'pool_evict')
+        (SELECT min(facts.position) FROM facts WHERE (kind = 'outcome' OR kind = 'delivered' OR kind = 'rollout_error' OR kind = 'evict' OR kind = 'pool_evict')
             AND json_extract(facts.body, '$.task') = minted.task
             AND CASE kind WHEN 'outcome' THEN json_extract(facts.body, '$.draw') IS NULL
                 WHEN 'rollout_error' THEN json_extract(facts.body, '$.permanent')
-                    AND json_extract(facts.body, '$.draw') IS NULL
+                    AND json_extract(facts.body, '$.draw') IS NULL AND json_extract(facts.body, '$.tell') IS NULL
                 ELSE 1 END) AS ended
     FROM minted
 )
 SELECT followed.position AS position, followed.time AS time, followed.source AS source, task, policy, label,
     followed.body AS body, outcomes, mean_score, ended,
-    CASE facts.kind WHEN 'outcome' THEN 'done' WHEN 'delivered' THEN 'done' WHEN 'rollout_error' THEN 'failed' WHEN 'given_up' THEN 'failed'
-        WHEN 'evict' THEN 'evicted' WHEN 'pool_evict' THEN 'evicted' ELSE 'open' END AS state,
+    CASE facts.kind WHEN 'outcome' THEN 'done' WHEN 'rollout_error' THEN 'failed' WHEN 'evict' THEN 'evicted' WHEN 'pool_evict' THEN 'evicted'
+        WHEN 'delivered' THEN CASE WHEN json_extract(facts.body, '$.given_up') THEN 'failed' ELSE 'done' END ELSE 'open' END AS state,
     CASE facts.kind WHEN 'outcome' THEN json_extract(facts.body, '$.score') END AS score
 FROM followed LEFT JOIN facts ON facts.position = followed.ended;
 

@@ -57,6 +57,10 @@ class Climb:
         note = fragment.note or {}
         self.scored.append({"angle": float(note["angle"]), "score": float(fragment.arrays["score"][0])})
 
+    def given_up(self, task: str, reason: str) -> None:
+        """Nobody could score it: the others decide."""
+        self.open.discard(task)
+
     def ready(self) -> bool:
         """Whether all candidates are scored."""
         return not self.open and bool(self.scored)

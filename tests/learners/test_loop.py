@@ -136,8 +136,12 @@ def test_an_algorithm_is_told_of_its_own_tasks_that_were_given_up_if_it_asks_for
     assert heard == [("mine", "it fell")]
     counts = bench.loop.counts
     assert (counts.consumed, counts.stale, counts.refused, bench.told("refusal")) == (0, 1, 0, [])
-    with pytest.raises(TypeError, match="a note holds plain values only"):
-        bench.spoke.send_fragment({}, task="mine", **{**about, "given_up": "\ud800"})
+    bench.loop.algorithm.given_up = [].remove  # type: ignore[attr-defined]
+    tell("mine")  # and it raises: that is told, and no more
+    assert (counts.consumed, counts.refused, len(bench.told("refusal"))) == (0, 1, 1)
+    for reason, wrong in (("\ud800", "a note holds plain values only"), ("x" * 4097, "a reason of 4097 characters")):
+        with pytest.raises((TypeError, ValueError), match=wrong):
+            bench.spoke.send_fragment({}, task="mine", **{**about, "given_up": reason})
 
 
 def test_what_is_stale_is_dropped_and_every_count_is_told_without_an_update(bench: Bench) -> None:

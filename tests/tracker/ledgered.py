@@ -8,7 +8,7 @@ from typing import Any
 from tests.tracker import bodies as b
 from tracker import assigning
 from tracker.facts import Fact, decode
-from tracker.leases import Request
+from tracker.leases import ATTEMPTS, Request
 from tracker.tasks import Tasks
 
 SECOND = 10**9
@@ -28,8 +28,10 @@ class Ledgered:
         if kind in self.fold.kinds:
             self.fold.apply(fact)
 
-    def decide(self, now: int = 0, *requests: Request, lost: Any = (), lease: float = 60.0) -> list[tuple[str, Any]]:
-        decision = assigning.decide(self.fold, now, requests, lost, lease)
+    def decide(
+        self, now: int = 0, *requests: Request, lost: Any = (), lease: float = 60.0, attempts: int = ATTEMPTS
+    ) -> list[tuple[str, Any]]:
+        decision = assigning.decide(self.fold, now, requests, lost, lease, attempts=attempts)
         for kind, body in decision.facts:
             self.write("tracker", kind, body)
         return decision.facts

@@ -49,7 +49,7 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
     ("learner-p", "template", template("a")),
     ("learner-p", "template", template("b", "a", 1)),
     ("learner-p", "template", template("a", "b", 2)),  # said again: it stays where it was first said
-    ("learner-p", "mint", mint("t1", "t2", "t3", "t4", "t5")),
+    ("learner-p", "mint", mint("t1", "t2", "t3", "t4", "t5", "t6", "t7")),
     ("learner-p", "mint", mint("t1")),
     ("actor-0", "outcome", answer("t1", "a", 0.25)),
     ("actor-1", "outcome", answer("t1", "a", 1.0)),  # late: the first counts
@@ -80,6 +80,10 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
         "checkpoint",
         {"policy": "p", "version": [1, 2], "file": "p~1.2", "size": 9, "sha256": "0f", "score": 1.5, "best": True},
     ),
+    ("tracker", "given_up", {"task": "t6", "reason": "its body is too long"}),
+    ("actor-0", "delivered", {"task": "t6", "given_up": True}),
+    ("actor-0", "rollout_error", {"task": "t7", "traceback": "E", "permanent": True, "tell": True}),
+    ("tracker", "given_up", {"task": "t7", "reason": "E"}),
 ]  # fmt: skip
 
 
@@ -137,13 +141,16 @@ def test_tasks_and_what_became_of_them(ledger: sqlite3.Connection) -> None:
         ("t1", "done", 0.25, 2, 0.625, 7, None),
         ("t2", "done", 1.0, 1, 1.0, 9, None),
         ("t2@life-2", "done", None, 0, None, 17, None),
-        ("t3", "failed", None, 1, 0.4, 10, None),
+        ("t3", "done", 0.4, 1, 0.4, 11, None),
         ("t4", "failed", None, 0, None, 14, None),
         ("t5", "open", None, 0, None, None, None),
+        ("t6", "failed", None, 0, None, 29, None),
+        ("t7", "open", None, 0, None, None, None),
     ]
     assert rows(ledger, "SELECT * FROM labels") == [("easy", 2, 1, 1, 3, 0.5)]
     assert rows(ledger, "SELECT task, reason, kind FROM evictions ORDER BY position") == [
         ("t3", "5 leases ended without an outcome", "given_up"), ("l2", "score", "pool_evict"),
+        ("t6", "its body is too long", "given_up"), ("t7", "E", "given_up"),
     ]  # fmt: skip
 
 

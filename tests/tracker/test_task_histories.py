@@ -98,7 +98,7 @@ class Histories(RuleBasedStateMachine):
             self.gone.add(actor)
             self.rolling = {name: held for name, held in self.rolling.items() if held[0] != actor}
         doomed = {body["task"] for kind, body in self.run.fold.owed.values() if kind == "evict"}
-        facts = self.run.decide(self.now, *requests, lost=gone, lease=30.0)
+        facts = self.run.decide(self.now, *requests, lost=gone, lease=30.0, attempts=3)
         told = {fact.body["task"]: fact.position for fact in self.run.facts if fact.kind == "given_up"}
         self.given_up = {name: at for name, at in told.items() if name in self.run.fold.tasks}
         assert not doomed & self.run.fold.tasks.keys()
@@ -113,7 +113,10 @@ class Histories(RuleBasedStateMachine):
         ]
         if anyone and not self.paid and not self.given_up:  # (of what is recorded an answer holds a little at most)
             returned = {body["task"] for kind, body in facts if kind == "lease_returned"}
-            assert {self.key(name) for name in waiting if name not in returned} <= at_work, "and nothing else waits"
+            passed = {name for name in waiting if name in returned or self.run.fold.suspected(name)}
+            assert {self.key(name) for name in waiting if name not in passed} <= at_work, "and nothing else waits"
+        for names in self.run.fold.leases.values():
+            assert sum(map(self.run.fold.suspected, names)) <= 1
         for name, actor in ((body["task"], body["to"]) for kind, body in facts if kind == "assign"):
             self.rolling[name] = (actor, self.now + 30 * SECOND)
         for request in requests:
@@ -127,15 +130,34 @@ class Histories(RuleBasedStateMachine):
         """Policy and name of a task."""
         return self.policies[name], task_name(name)[0]
 
+    @precondition(lambda self: self.run.fold.waiting)
+    @rule(actor=st.integers(0, 2), times=st.integers(1, 3))
+    def fall(self, actor: int, times: int) -> None:
+        """It takes what there is, and falls with it."""
+        for _ in range(times):
+            self.decide([(actor, 3, None)], set(), 0)
+            self.decide([], {actor}, 0)
+
+    @precondition(lambda self: self.given_up)
+    @rule(pick=st.randoms(use_true_random=False), holds=st.booleans(), told=st.booleans())
+    def told(self, pick: Any, holds: bool, told: bool) -> None:
+        """Somebody says of a task that was given up that it was told, or that its result was delivered."""
+        name = pick.choice(sorted(self.given_up))
+        task = self.run.fold.tasks.get(name)
+        holder = task.lease.source if task is not None and task.lease is not None and holds else "actor-2"
+        self.say_delivered(name, int(holder[-1]), told)
+
     @precondition(lambda self: self.minted)
-    @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2))
-    def delivered(self, pick: Any, actor: int) -> None:
-        name = pick.choice(sorted(self.minted))
+    @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2), told=st.booleans())
+    def delivered(self, pick: Any, actor: int, told: bool) -> None:
+        self.say_delivered(pick.choice(sorted(self.minted)), actor, told)
+
+    def say_delivered(self, name: str, actor: int, told: bool) -> None:
         there = name in self.run.fold.tasks and (self.policies[name], task_name(name)[0]) in self.paid
-        told = name in self.run.fold.tasks and name in self.given_up and not there
+        word = name in self.run.fold.tasks and name in self.given_up and not there
         done, failed = self.run.fold.done, self.run.fold.failed
-        self.run.write(f"actor-{actor}", "delivered", {"task": name})
-        assert (self.run.fold.done - done, self.run.fold.failed - failed) == (there, told)
+        self.run.write(f"actor-{actor}", "delivered", {"task": name, "given_up": told})
+        assert (self.run.fold.done - done, self.run.fold.failed - failed) == (there and not told, word and told)
 
     @precondition(lambda self: self.minted)
     @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2))
@@ -154,12 +176,15 @@ class Histories(RuleBasedStateMachine):
         assert (self.run.fold.late - late, self.run.fold.done - done) == ((1, 0) if ended else (0, 1))
 
     @precondition(lambda self: self.minted)
-    @rule(pick=st.randoms(use_true_random=False), actor=st.integers(0, 2), permanent=st.booleans())
-    def error(self, pick: Any, actor: int, permanent: bool) -> None:
+    @rule(
+        pick=st.randoms(use_true_random=False), actor=st.integers(0, 2), how=st.sampled_from(["", "permanent", "tell"])
+    )
+    def error(self, pick: Any, actor: int, how: str) -> None:
         name = pick.choice(sorted(self.minted))
         if name not in self.run.fold.tasks or self.rolling.get(name, ("",))[0] == f"actor-{actor}":
             self.rolling.pop(name, None)
-        self.run.write(f"actor-{actor}", "rollout_error", {"task": name, "traceback": "E", "permanent": permanent})
+        body = {"task": name, "traceback": "E", "permanent": how != "", "tell": how == "tell"}
+        self.run.write(f"actor-{actor}", "rollout_error", body)
 
     @rule(policy=st.sampled_from("pq"))
     def life(self, policy: str) -> None:
@@ -194,7 +219,7 @@ class Histories(RuleBasedStateMachine):
         given, number = self.run.fold.waiting, 0
         while self.run.fold.waiting:
             number += 1
-            request = Request("actor-9", b.ONE, number, 1024)
+            request = Request(f"actor-{8 + number}", b.ONE, number, 1024)
             self.run.decide(self.now, request)
             held = self.run.held(request)
             assert held

@@ -108,7 +108,9 @@ def test_a_task_that_ends_every_actor_is_given_up_and_its_policy_is_told() -> No
         assert answer is not None
         assert [(task.task, task.body, task.recorded) for task in answer.tasks] == [("a", "{}", fact.position)]
         run.decide(0, lost=[("actor-1", b.ONE, "lost")])
-    run.write("actor-2", "delivered", {"task": "a"})
+    run.write("actor-2", "delivered", {"task": "a"})  # nobody can have delivered a result
+    assert run.fold.waiting == 1
+    run.write("actor-2", "delivered", {"task": "a", "given_up": True})
     assert (run.fold.failed, run.fold.done, run.fold.waiting, run.fold.given_up) == (1, 0, 0, {})
     assert run.decide(0) == []
 
@@ -132,6 +134,8 @@ def test_what_comes_of_a_task_that_was_given_up_still_counts() -> None:
     answer = run.fold.answered(request)
     assert answer is not None
     assert [(task.task, task.recorded) for task in answer.tasks] == [("b", len(run.facts) - 1)]  # the result
+    run.write("actor-1", "delivered", {"task": "b", "given_up": True})  # it was on its way with that word before
+    assert (run.fold.done, run.fold.failed, run.fold.waiting) == (1, 0, 1)
     run.write("actor-1", "delivered", {"task": "b"})
     assert (run.fold.done, run.fold.failed, run.fold.given_up) == (2, 0, {})
 
@@ -148,6 +152,35 @@ def test_a_new_life_tries_again_what_was_given_up() -> None:
     assert answer is not None
     assert [(task.task, task.recorded) for task in answer.tasks] == [("a@life-2", 0)]
     assert (run.fold.evicted, run.fold.given_up) == (1, {})
+
+
+def test_a_result_that_cannot_be_recorded_is_given_up_at_once() -> None:
+    run = Ledgered()
+    run.mint("a")
+    run.mint("b", policy=None)
+    run.decide(0, Request("actor-0", b.ONE, 1, 2))
+    for name in ("a", "b"):
+        body = {"task": name, "traceback": "Traceback\n\nValueError: too long", "permanent": True, "tell": True}
+        run.write("actor-0", "rollout_error", body)
+    assert (run.fold.failed, run.fold.leased) == (1, 1)  # of no policy: there is nobody to tell
+    request = Request("actor-0", b.ONE, 2, 1)
+    assert run.decide(0, request) == [("given_up", {"task": "a", "reason": "ValueError: too long"})]
+    assert (run.fold.waiting, run.fold.leased) == (1, 0)
+
+
+def test_a_task_that_kills_takes_no_other_along() -> None:
+    run = Ledgered()
+    run.mint("kills", "a", "b", "c", "d")
+    for attempt in range(1, 20):
+        request = Request("actor-0", b.ONE, attempt, 3)
+        run.decide(0, request)
+        if "kills" in run.held(request) and not run.fold.recorded_at("kills"):
+            run.decide(0, lost=[("actor-0", b.ONE, "lost")])
+            continue
+        for name in run.held(request):
+            told = {"given_up": True} if name == "kills" else {}
+            run.write("actor-0", "delivered" if told else "outcome", {"task": name, **(told or {"score": 1.0})})
+    assert (run.fold.done, run.fold.failed, run.fold.waiting, run.fold.leased) == (4, 1, 0, 0)
 
 
 def fits(run: Ledgered, number: int) -> int:

@@ -86,6 +86,27 @@ def test_it_is_migrated_in_place(old: Path) -> None:
     connection.close()
 
 
+def test_views_of_version_2_are_made_anew(tmp_path: Path) -> None:
+    for name in ("fresh", "older"):
+        Ledger(tmp_path / name).close()
+    with sqlite3.connect(tmp_path / "older") as connection:
+        connection.execute("DROP VIEW tasks")
+        connection.execute("CREATE VIEW tasks AS SELECT 1 AS task")
+        connection.execute("DROP INDEX facts_of_kind")
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    Ledger(tmp_path / "older").close()
+
+    def made(name: str) -> Any:
+        with sqlite3.connect(tmp_path / name) as connection:
+            found = set(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
+            version = connection.execute("PRAGMA user_version").fetchone()
+        connection.close()
+        return found, version
+
+    assert made("older") == made("fresh")
+
+
 def test_a_migrated_file_is_as_a_new_one(old: Path, tmp_path: Path) -> None:
     Ledger(old).close()
     Ledger(tmp_path / "new.sqlite").close()
@@ -117,6 +138,6 @@ def test_one_of_a_later_version_is_refused_with_what_to_do(old: Path) -> None:
     connection.close()
     for opened in (Ledger, LedgerReader):
         with pytest.raises(
-            RequestError, match=r"version 3, this Headrace reads versions 1 to 2: use the Headrace that"
+            RequestError, match=r"version 4, this Headrace reads versions 1 to 3: use the Headrace that"
         ):
             opened(old)

@@ -163,9 +163,10 @@ class Tasks(TaskState):
         name = fact.body["task"]
         self.owed.pop(f"given_up:{name}", None)
         task = self.tasks.get(name)
-        if task is None or self.recorded_at(name):
+        if task is None:
             return
-        self.given_up[name] = fact.position
+        if not self.recorded_at(name):  # by another holder of it, meanwhile
+            self.given_up[name] = fact.position
         if task.lease is not None:
             self._release(name, task)
             self._wait(name)

@@ -168,6 +168,17 @@ def test_a_result_that_cannot_be_recorded_is_given_up_at_once() -> None:
     assert (run.fold.waiting, run.fold.leased) == (1, 0)
 
 
+def test_a_result_that_came_before_the_word_is_what_is_brought() -> None:
+    run = Ledgered()
+    run.mint("a")
+    run.decide(0, Request("actor-0", b.ONE, 1, 1))
+    body = {"task": "a", "traceback": "E", "permanent": True, "tell": True}
+    run.write("actor-0", "rollout_error", body)
+    run.write("actor-1", "outcome", result("a"))  # whose lease had run out
+    run.decide(0)
+    assert (run.fold.waiting, run.fold.given_up, run.fold.recorded_at("a")) == (1, {}, 4)
+
+
 def test_a_task_that_kills_takes_no_other_along() -> None:
     run = Ledgered()
     run.mint("kills", "a", "b", "c", "d")

@@ -59,8 +59,9 @@ def decide(
     deadline = now + int(lease_seconds * 1e9)
     taken = {*ending, *over}
     held = tasks.outlived.names(now)
+    suspecting: set[tuple[str, str]] = set()
     for request in requests:
-        names = _choose(tasks, request, taken, held)
+        names = _choose(tasks, request, taken, held, suspecting)
         for name in names:
             body = {"task": name, "to": request.source, "incarnation": request.incarnation}
             decision.facts.append(("assign", {**body, "request": request.request, "deadline": deadline}))
@@ -68,13 +69,17 @@ def decide(
     return decision
 
 
-def _choose(tasks: Tasks, request: Request, taken: set[str], held: set[tuple[str, str]]) -> list[str]:
+def _choose(
+    tasks: Tasks, request: Request, taken: set[str], held: set[tuple[str, str]], suspecting: set[tuple[str, str]]
+) -> list[str]:
     """The first waiting tasks, up to `most` and `ANSWER_BYTES`: they are added to `taken`, the state stays.
 
     A task whose (policy, name) is `held` is rolled out already, and goes on waiting for what comes of it; so does one
-    that is suspected, where the actor has another such.
+    that is suspected, where the actor has another such (it is `suspecting` then).
     """
-    suspecting = any(map(tasks.suspected, tasks.leases.get((request.source, request.incarnation), ())))
+    actor = (request.source, request.incarnation)
+    if any(map(tasks.suspected, tasks.leases.get(actor, ()))):
+        suspecting.add(actor)
     policies = [request.policy] if request.policy is not None else list(tasks.queues)
     heaps = [heap for heap in map(tasks.queues.get, policies) if heap]
     chosen: list[str] = []
@@ -93,9 +98,9 @@ def _choose(tasks: Tasks, request: Request, taken: set[str], held: set[tuple[str
         if entry[1] in taken or (held and not recorded and (task.policy, task_name(entry[1])[0]) in held):
             continue
         if tasks.suspected(entry[1]):
-            if suspecting:
+            if actor in suspecting:
                 continue
-            suspecting = True
+            suspecting.add(actor)
         size += RECORDED_BYTES if recorded else len(task.body.encode())
         if size > ANSWER_BYTES:  # never the first one: a body is at most 1 MiB
             break

@@ -35,8 +35,6 @@ class Histories(RuleBasedStateMachine):
         self.policies: dict[str, str] = {}
         self.paid: dict[tuple[str, str], int] = {}
         """By policy and name, the position of the first outcome with a result."""
-        self.given_up: dict[str, int] = {}
-        """By id, the position of the fact that says so, of tasks that have not ended."""
         self.gone: set[str] = set()
         """Actors that are lost."""
         self.rolling: dict[str, tuple[str, int]] = {}
@@ -99,8 +97,6 @@ class Histories(RuleBasedStateMachine):
             self.rolling = {name: held for name, held in self.rolling.items() if held[0] != actor}
         doomed = {body["task"] for kind, body in self.run.fold.owed.values() if kind == "evict"}
         facts = self.run.decide(self.now, *requests, lost=gone, lease=30.0, attempts=3)
-        told = {fact.body["task"]: fact.position for fact in self.run.facts if fact.kind == "given_up"}
-        self.given_up = {name: at for name, at in told.items() if name in self.run.fold.tasks}
         assert not doomed & self.run.fold.tasks.keys()
         assigned = [body["task"] for kind, body in facts if kind == "assign"]
         assert len(assigned) == len(set(assigned))
@@ -118,13 +114,21 @@ class Histories(RuleBasedStateMachine):
         for names in self.run.fold.leases.values():
             assert sum(map(self.run.fold.suspected, names)) <= 1
         for name, actor in ((body["task"], body["to"]) for kind, body in facts if kind == "assign"):
-            self.rolling[name] = (actor, self.now + 30 * SECOND)
+            if name not in self.given_up:
+                self.rolling[name] = (actor, self.now + 30 * SECOND)
         for request in requests:
             assert len(self.run.held(request)) <= request.most
             answer = self.run.fold.answered(request)
             for task in answer.tasks if answer is not None else ():
                 paid = self.paid.get((task.policy, task_name(task.task)[0]))
                 assert task.recorded == (paid or self.given_up.get(task.task, 0))
+
+    @property
+    def given_up(self) -> dict[str, int]:
+        """By id, the position of the fact that says so, of tasks that have not ended and had no result then."""
+        said = [(f.body["task"], f.position) for f in self.run.facts if f.kind == "given_up"]
+        there = [(name, at) for name, at in said if name in self.run.fold.tasks]
+        return {name: at for name, at in there if self.paid.get(self.key(name), at) >= at}
 
     def key(self, name: str) -> tuple[str, str]:
         """Policy and name of a task."""

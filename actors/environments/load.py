@@ -157,6 +157,7 @@ def _vector_form(settings: EnvironmentSettings, count: int) -> Any:
         name = rest
     spec = gymnasium.registry.get(name)
     if spec is None or spec.vector_entry_point is None:
+        _constructor(settings)  # raises where there is no such environment at all
         raise _wrong(settings, "Gymnasium has no vector form of its own for it", mend)
     try:
         environment = gymnasium.make_vec(name, count, vectorization_mode="vector_entry_point", **settings.settings)

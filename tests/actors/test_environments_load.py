@@ -41,6 +41,7 @@ def test_every_form_of_id(name: str, kind: str, agents: list[str]) -> None:
         ("CartPole-v1", {"gravityy": 1}, False, "gravityy"),
         ("CartPole-v1", {"gravityy": 1}, True, "gravityy"),
         ("Pendulum-v1", {}, True, r"no vector form.*actors\.vector = false"),
+        ("CartPole-v99", {}, True, r"Gymnasium does not know it \(VersionNotFound.*`v0`, `v1`"),
         ("tests.actors.worlds:Steered", {}, True, r"no vector form.*actors\.vector = false"),
         ("mpe2:simple_spread_v3", {"max_cycle": 1}, False, "max_cycle"),
         ("mpe2:simple_sprad_v3", {}, False, "'mpe2' has no 'simple_sprad_v3'"),

@@ -33,8 +33,6 @@ from broker.station import Station
 
 MORE_DELIVERED = 64
 """So many more than `concurrency` may be on the way to the ledger or the learner without taking room."""
-REASON = 1000
-"""Characters that are told of why a task was given up."""
 LOST = "its fragment was under way to a learner that is gone"
 
 
@@ -198,7 +196,7 @@ class TaskLoop:
             result = json.loads(fact_of("outcome", body, 0)[2])["result"]  # as whoever reads it again will read it
             packed_size(result)
         except (ValueError, TypeError):  # to run it again would cost as much, and end like this
-            self._give_back(task, traceback.format_exc()[-20_000:], permanent=True, tell=bool(task.policy))
+            self._give_back(task, traceback.format_exc()[-20_000:], permanent=True, tell=True)
             return
         for kind, said in outcome.facts:
             station.fact(kind, said)
@@ -214,41 +212,28 @@ class TaskLoop:
         try:
             body = json.loads(recorded)
             with self._making_room():
-                if "result" in body:
-                    await self._deliver(task, body["result"])
-                elif await self._brought(task, given_up=body["reason"]):
-                    self.station.fact("delivered", {"task": task.task, "given_up": True})
+                await self._deliver(task, body.get("result"), body.get("reason"))
         except Exception:
             if not self.station.stopping:
                 self._give_back(task, traceback.format_exc()[-20_000:], permanent=True)
 
-    async def _deliver(self, task: LeasedTask, result: dict[str, Any]) -> None:
-        """Bring a recorded result to the policy that minted its task."""
-        if await self._brought(task, result):
-            self.done += 1
-            self.station.fact("delivered", {"task": task.task})
-
-    async def _brought(
-        self, task: LeasedTask, result: dict[str, Any] | None = None, given_up: str | None = None
-    ) -> bool:
-        """Bring a result, or the word that there will be none. False if nobody took it: the task returns."""
+    async def _deliver(self, task: LeasedTask, result: dict[str, Any] | None, given_up: str | None = None) -> None:
+        """Bring a recorded result to the policy that minted its task, or why there will be none."""
         station, spoke = self.station, self.spokes[task.policy]
         await self._has_room(spoke)
         newest = spoke.newest()
         assert newest is not None  # the loop began with one
         about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 0 if result is None else 1}
-        if given_up is not None:
-            about["given_up"] = given_up[:REASON].encode("utf-8", "replace").decode()  # as much of it as travels
-        if not spoke.send_fragment({}, **about, task=task.task, note=result):
-            return False  # the run is ending; the lease returns the task
-        taken = await self._taken([(spoke, spoke.made)])
-        if not taken and not station.stopping:
+        if not spoke.send_fragment({}, **about, task=task.task, note=result, given_up=given_up):
+            return  # the run is ending; the lease returns the task
+        if await self._taken([(spoke, spoke.made)]):
+            self.done += given_up is None
+            station.fact("delivered", {"task": task.task, "given_up": given_up is not None})
+        elif not station.stopping:
             self._give_back(task, LOST)
-        return taken
 
     def _give_back(self, task: LeasedTask, why: str, *, permanent: bool = False, tell: bool = False) -> None:
-        more = {"tell": True} if tell else {}
-        self.station.fact("rollout_error", {**_whose(task), "traceback": why, "permanent": permanent, **more})
+        self.station.fact("rollout_error", {**_whose(task), "traceback": why, "permanent": permanent, "tell": tell})
 
     async def _roll_out(self, task: LeasedTask, version: tuple[int, int] | None) -> None:
         station = self.station

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from broker.delivery import MAX_BODY
 from broker.names import task_name
-from tracker.leases import ATTEMPTS, Decision, Request
+from tracker.leases import ATTEMPTS, Decision, Request, giving_up
 from tracker.tasks import Tasks
 
 ANSWER_BYTES = 4 * 1024 * 1024
@@ -54,8 +54,7 @@ def decide(
         decision.facts.append(("lease_returned", {"task": name, "from": source, "reason": reason}))
         if tasks.tasks[name].lapses + 1 >= attempts and not tasks.recorded_at(name):
             why = f"{attempts} leases ended without an outcome, the last one: {reason}"
-            kind = "given_up" if tasks.tasks[name].policy else "evict"  # of nobody: there is nobody to tell
-            decision.facts.append((kind, {"task": name, "reason": why}))
+            decision.facts.append((giving_up(tasks.tasks[name].policy), {"task": name, "reason": why}))
     deadline = now + int(lease_seconds * 1e9)
     taken = {*ending, *over}
     held = tasks.outlived.names(now)

@@ -17,6 +17,11 @@ SUSPECTED = 2
 """Losses from which on a task may be what kills: an actor has one such at a time, and it takes no other along."""
 
 
+def giving_up(policy: str) -> str:
+    """The kind of the fact that gives a task of `policy` up: of nobody's there is nobody to tell."""
+    return "given_up" if policy else "evict"
+
+
 class Request(NamedTuple):
     """An actor asks for up to `most` tasks (of `policy`, or of any)."""
 

@@ -17,7 +17,7 @@ from broker.delivery import MAX_BODY, body_text
 from broker.names import task_name
 from tracker.chronicle import last_line
 from tracker.facts import Fact
-from tracker.leases import Lease, Task
+from tracker.leases import Lease, Task, giving_up
 from tracker.taskstate import TaskState
 
 REASON = 1000
@@ -76,8 +76,8 @@ class Tasks(TaskState):
             self.tasks[name] = Task(self.minted, policy, body, version=version)
             self._wait(name)
             if len(body) > MAX_BODY:  # as written here it may be longer than its source wrote it
-                kind = "given_up" if policy else "evict"  # of nobody: there is nobody to tell
-                self._owe(f"{kind}:{name}", {"task": name, "reason": f"its body has more than {MAX_BODY} characters"})
+                why = f"its body has more than {MAX_BODY} characters"
+                self._owe(f"{giving_up(policy)}:{name}", {"task": name, "reason": why})
 
     def _assign(self, fact: Fact) -> None:
         body = fact.body
@@ -137,8 +137,9 @@ class Tasks(TaskState):
         self.outlived.end(name)
         if task is None or task.lease is None or task.lease[:2] != (fact.source, fact.incarnation):
             return  # it is somebody else's by now: that rollout decides
-        if fact.body["permanent"] and fact.body.get("tell") and task.policy and not self.recorded_at(name):
-            self._owe(f"given_up:{name}", {"task": name, "reason": last_line(fact.body["traceback"])[:REASON]})
+        if fact.body["permanent"] and fact.body.get("tell") and not self.recorded_at(name):
+            why = last_line(fact.body["traceback"])[:REASON]
+            self._owe(f"{giving_up(task.policy)}:{name}", {"task": name, "reason": why})
         elif fact.body["permanent"]:
             self.failed += 1
             self._end(name, fact.position)

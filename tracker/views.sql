@@ -53,7 +53,7 @@ WITH minted AS (
             AND json_extract(facts.body, '$.task') = minted.task
             AND CASE kind WHEN 'outcome' THEN json_extract(facts.body, '$.draw') IS NULL
                 WHEN 'rollout_error' THEN json_extract(facts.body, '$.permanent')
-                    AND json_extract(facts.body, '$.draw') IS NULL AND json_extract(facts.body, '$.tell') IS NULL
+                    AND json_extract(facts.body, '$.draw') IS NULL AND json_extract(facts.body, '$.tell') IS NOT 1
                 ELSE 1 END) AS ended
     FROM minted
 )
@@ -69,26 +69,15 @@ CREATE VIEW labels AS SELECT
     sum(outcomes) AS outcomes, sum(mean_score * outcomes) / sum(outcomes) AS mean_score
 FROM tasks WHERE label IS NOT NULL GROUP BY label;
 
-CREATE VIEW evictions AS
-SELECT
+CREATE VIEW evictions AS SELECT
     position, time, kind, json_extract(body, '$.task') AS task, json_extract(body, '$.label') AS label,
     json_extract(body, '$.reason') AS reason, json_extract(body, '$.note') AS note, json_extract(body, '$.raw') AS raw,
     json_extract(body, '$.mean') AS mean, json_extract(body, '$.outcomes') AS outcomes,
-    json_extract(body, '$.draws') AS draws 
-FROM facts WHERE kind = 'evict'
-UNION ALL
-SELECT
-    position, time, kind, json_extract(body, '$.task') AS task, json_extract(body, '$.label') AS label,
-    json_extract(body, '$.reason') AS reason, json_extract(body, '$.note') AS note, json_extract(body, '$.raw') AS raw,
-    json_extract(body, '$.mean') AS mean, json_extract(body, '$.outcomes') AS outcomes,
-    json_extract(body, '$.draws') AS draws 
-FROM facts WHERE kind = 'given_up'
-UNION ALL
-SELECT
-    position, time, kind, json_extract(body, '$.task') AS task, json_extract(body, '$.label') AS label,
-    json_extract(body, '$.reason') AS reason, json_extract(body, '$.note') AS note, json_extract(body, '$.raw') AS raw,
-    json_extract(body, '$.mean') AS mean, json_extract(body, '$.outcomes') AS outcomes,
-    json_extract(body, '$.draws') AS draws FROM facts WHERE kind = 'pool_evict';
+    json_extract(body, '$.draws') AS draws
+FROM (
+    SELECT * FROM facts WHERE kind = 'evict' UNION ALL SELECT * FROM facts WHERE kind = 'given_up'
+    UNION ALL SELECT * FROM facts WHERE kind = 'pool_evict'
+);
 
 CREATE VIEW episodes AS SELECT
     position, time, source, json_extract(body, '$.length') AS length,

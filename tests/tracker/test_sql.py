@@ -58,7 +58,7 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
     ("actor-1", "outcome", answer("t3", "b", 0.4, item="q3")),  # of a task that was given up: it counts
     ("actor-1", "outcome", answer("t3~2", "b", 0.75, item="q3")),  # the next life asked for the same
     ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": False}),
-    ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": True}),
+    ("actor-0", "rollout_error", {"task": "t4", "traceback": "E", "permanent": True, "tell": False}),
     ("learner-p", "mint", mint("t2@life-2")),  # its result is there: it is delivered, and not run again
     ("actor-1", "delivered", {"task": "t2"}),
     ("actor-1", "delivered", {"task": "t2@life-2"}),

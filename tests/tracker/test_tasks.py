@@ -83,7 +83,7 @@ def test_errors_return_a_task_or_end_it() -> None:
     assert (run.fold.waiting, run.fold.failed, run.fold.leased) == (1, 1, 0)
 
 
-def given_up(run: Ledgered, name: str = "a", policy: str = "p") -> None:
+def given_up(run: Ledgered, name: str = "a", policy: str | None = "p") -> None:
     """Five actors are lost with it, and no more is asked of anybody."""
     run.mint(name, policy=policy)
     for attempt in range(1, 6):
@@ -162,10 +162,10 @@ def test_a_result_that_cannot_be_recorded_is_given_up_at_once() -> None:
     for name in ("a", "b"):
         body = {"task": name, "traceback": "Traceback\n\nValueError: too long", "permanent": True, "tell": True}
         run.write("actor-0", "rollout_error", body)
-    assert (run.fold.failed, run.fold.leased) == (1, 1)  # of no policy: there is nobody to tell
-    request = Request("actor-0", b.ONE, 2, 1)
-    assert run.decide(0, request) == [("given_up", {"task": "a", "reason": "ValueError: too long"})]
-    assert (run.fold.waiting, run.fold.leased) == (1, 0)
+    facts = run.decide(0, Request("actor-0", b.ONE, 2, 1))
+    reason = "ValueError: too long"
+    assert facts == [("given_up", {"task": "a", "reason": reason}), ("evict", {"task": "b", "reason": reason})]
+    assert (run.fold.waiting, run.fold.leased, run.fold.evicted) == (1, 0, 1)  # of no policy: nobody is told
 
 
 def test_a_result_that_came_before_the_word_is_what_is_brought() -> None:

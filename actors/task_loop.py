@@ -224,7 +224,7 @@ class TaskLoop:
         newest = spoke.newest()
         assert newest is not None  # the loop began with one
         about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 0 if result is None else 1}
-        if not spoke.send_fragment({}, **about, task=task.task, note=result, given_up=given_up):
+        if not spoke.send_fragment({}, **about, task=task.task, minted=True, note=result, given_up=given_up):
             return  # the run is ending; the lease returns the task
         if await self._taken([(spoke, spoke.made)]):
             self.done += given_up is None
@@ -260,6 +260,7 @@ class TaskLoop:
                     crc=acted.crc,
                     steps=piece.steps,
                     task=task.task,
+                    minted=piece.policy == task.policy and task.draw is None,
                     note=piece.note,
                 )
                 if not sent:

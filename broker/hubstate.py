@@ -40,6 +40,7 @@ class Arrived(NamedTuple):
     steps: int
     arrays: Tree
     task: str | None = None
+    minted: bool = False
     note: dict[str, Any] | None = None
     given_up: str | None = None
 
@@ -177,8 +178,8 @@ class HubState:
                 settlement.refuse(sequence)  # `leave` would settle what still waits before it
                 self._changed.add(name)
             else:
-                about = (item.version, item.crc, item.steps, trees[index], item.task, item.note, item.given_up)
-                arrived.append(Arrived(name, envelope.incarnation, sequence, *about))
+                about = (item.version, item.crc, item.steps, trees[index], item.task, item.minted)
+                arrived.append(Arrived(name, envelope.incarnation, sequence, *about, item.note, item.given_up))
         return arrived
 
     def _facts(self, name: str, incarnation: str, message: m.Facts) -> list[Delivery]:

@@ -25,6 +25,8 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Version = tuple[Count, Count]
 """(life, number), compared in that order."""
 RoleKind = Literal["launcher", "tracker", "learner", "actor", "endpoint", "dashboard"]
+MAX_STEPS = 2**32
+"""Agent steps of one fragment are fewer: no sum over a run leaves 63 bits."""
 MAX_ITEMS = 4096
 """Fragments, or facts, of one message."""
 PhaseName = Literal["starting", "running", "stopping", "ended"]
@@ -66,9 +68,11 @@ class FragmentItem(Message):
     version: Version
     crc: Count
     """Checksum of the parameters it was made with."""
-    steps: Count
+    steps: Annotated[int, Field(ge=0, lt=MAX_STEPS)]
     """Agent steps in it."""
     task: Annotated[str, Field(max_length=256)] | None = None
+    minted: bool = False
+    """The policy itself minted `task`: the life in the task's id says whether the policy still wants the fragment."""
     note: dict[str, Any] | None = None
     """A small plain mapping of the rollout's own (checked for size with the header)."""
     given_up: Text | None = None

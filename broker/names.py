@@ -32,11 +32,14 @@ def new_token() -> str:
 
 
 def task_id(name: str, life: int) -> str:
-    """The id of the task that a policy's learner minted under this name in this life."""
-    return f"{name}{LIFE}{life}" if life > 1 else name
+    """The id of the task that a policy's learner minted under this name in this life.
+
+    `task_name` gives both back: a name that looks like an id of its own says its life in the first life too.
+    """
+    return f"{name}{LIFE}{life}" if life > 1 or task_name(name) != (name, 1) else name
 
 
 def task_name(task: str) -> tuple[str, int]:
     """The name and the life of a task's id."""
     name, mark, life = task.rpartition(LIFE)
-    return (name, int(life)) if mark and life.isdecimal() else (task, 1)
+    return (name, int(life)) if mark and life.isdecimal() and len(life) <= 18 else (task, 1)

@@ -136,19 +136,21 @@ class PolicySpoke(Spoke):
         crc: int,
         steps: int,
         task: str | None = None,
+        minted: bool = False,
         note: dict[str, Any] | None = None,
         given_up: str | None = None,
     ) -> bool:
         """Send the arrays as one fragment: a copy, or a Draft as it is, whose maker must not touch it again.
 
-        `given_up` says why nothing comes of `task`. False, and counted as dropped, if there is no credit for it.
+        `minted`: the policy itself minted `task`. `given_up` says why nothing comes of it. False, and counted as
+        dropped, if there is no credit for it.
 
         TypeError or ValueError for arrays, steps, a note (at most 1 MiB, plain values by text keys) or a reason that
         cannot travel.
         """
         steps = index(steps)  # NumPy's whole numbers among them
-        if not 0 <= steps < 2**63:
-            raise ValueError(f"a fragment has 0 or more agent steps, not {steps}")
+        if not 0 <= steps < m.MAX_STEPS:
+            raise ValueError(f"a fragment has from 0 to {m.MAX_STEPS - 1} agent steps, not {steps}")
         if not self.open_for_more:
             self.dropped += 1
             return False
@@ -165,6 +167,8 @@ class PolicySpoke(Spoke):
         fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
         if task is not None:
             fields["task"] = task
+        if minted:
+            fields["minted"] = True
         if note is not None:
             fields["note"] = note
         if given_up is not None:

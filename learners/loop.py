@@ -26,8 +26,6 @@ from learners.algorithm import Algorithm, Finishing, Fragment, GivingUp, Telling
 COUNTS_EVERY = 1.0
 """Seconds without an update after which the counts of fragments are told by themselves."""
 CANCEL_SECONDS = 1.0
-REMEMBERED = 256
-"""Versions whose crc is remembered."""
 
 
 @dataclass
@@ -61,12 +59,15 @@ class LearnerLoop:
     updates: int = 0
     """Over all lives."""
     _queue: deque[Arrived] = field(default_factory=deque)
-    _crcs: dict[tuple[int, int], int] = field(default_factory=dict)
     _recorded_at: float = field(default_factory=time.monotonic)
     _lost_before: int = 0
     _last_refusal: str = ""
     _quarantined: int = 0
     _finished: bool = False
+
+    def __post_init__(self) -> None:
+        self._crcs: deque[int] = deque(maxlen=self.max_staleness + 1)
+        """Of the versions of this life that experience may name, the newest last."""
 
     @property
     def version(self) -> tuple[int, int]:
@@ -75,13 +76,12 @@ class LearnerLoop:
 
     def publish(self) -> None:
         """Publish the algorithm's parameters as the current version."""
-        self._crcs[self.version] = self.hub.publish_version(self.policy, self.version, self.algorithm.parameters())
-        while len(self._crcs) > REMEMBERED:
-            del self._crcs[next(iter(self._crcs))]
+        self._crcs.append(self.hub.publish_version(self.policy, self.version, self.algorithm.parameters()))
 
     async def run(self, arrived: asyncio.Event) -> None:
         """Learn until the run stops. `arrived` is set (from the reactor) when something came."""
         station = self.station
+        self._crcs.clear()
         self.publish()
         while not station.stopping:
             self.hub.set_phase(station.tracker.phase, station.tracker.reason)
@@ -144,17 +144,18 @@ class LearnerLoop:
             self._accept(self._queue.popleft())
 
     def _accept(self, fragment: Arrived) -> None:
-        life, number = fragment.version
         task = fragment.task
-        if task is not None:  # its name tells for which life it was made, whatever version the rollout then had
-            task, life = task_name(task)
-        stale = task is None and self.number - number > self.max_staleness  # what was asked for is judged by who asked
-        if life != self.life or stale:
+        if fragment.minted:  # the algorithm asked for it: whatever version the rollout had, it is wanted in that life
+            task, life = task_name(task or "")
+            stale = life != self.life
+        else:
+            stale = fragment.version < (self.life, self.number - self.max_staleness)
+        if stale:
             self.counts.stale += 1
             self._settle(fragment)
             return
         try:
-            self._check_crc(fragment)
+            self._check_version(fragment)
             if fragment.given_up is None:
                 self.algorithm.accept(
                     Fragment(
@@ -172,13 +173,19 @@ class LearnerLoop:
             self._count_use(fragment)
         self._settle(fragment)
 
-    def _check_crc(self, fragment: Arrived) -> None:
-        """What an actor says it acted with must be what was published under that version."""
-        published = self._crcs.get(fragment.version)
-        if published is not None and published != fragment.crc:
-            raise ValueError(
-                f"it acted with parameters of crc {fragment.crc}; version {fragment.version} has {published}"
-            )
+    def _check_version(self, fragment: Arrived) -> None:
+        """Raise ValueError unless this learner published the version that the fragment names, with that crc.
+
+        Of versions of an earlier life, and of those beyond `max_staleness`, the crc is not remembered: rollouts of
+        minted tasks may have acted with them.
+        """
+        life, number = fragment.version
+        age = self.number - number
+        if fragment.version > self.version or (life == self.life and len(self._crcs) <= age <= self.max_staleness):
+            raise ValueError(f"it names version {life}.{number}, which was never published")
+        if life == self.life and age <= self.max_staleness and self._crcs[-1 - age] != fragment.crc:
+            published = self._crcs[-1 - age]
+            raise ValueError(f"it acted with parameters of crc {fragment.crc}; version {life}.{number} has {published}")
 
     def _refusal(self, fragment: Arrived, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"[:500]

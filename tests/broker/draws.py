@@ -72,8 +72,9 @@ items = st.builds(
     sequence=ones,
     version=versions,
     crc=counts,
-    steps=counts,
+    steps=st.integers(0, m.MAX_STEPS - 1),
     task=maybe() | text,
+    minted=st.booleans(),
     note=maybe() | notes,
 )
 counters = st.builds(

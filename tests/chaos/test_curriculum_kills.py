@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from tests.flow.levels import CORRIDOR
+from tests.flow.levels import CORRIDOR, PROBLEMS
 from tests.flow.running import Fact, Running
 from tests.flow.test_curriculum import LEVELS, every_outcome_is_accounted_for, of, written
 
@@ -62,4 +63,14 @@ def test_the_actor_that_makes_tasks(tmp_path: Path) -> None:
         )
         for n in range(1, 5):
             run.until(lambda n=n: of(run, "outcome", f"length {n}"), f"length {n} is played")  # type: ignore[misc]
+    every_outcome_is_accounted_for(run)
+
+
+def test_experience_of_drawn_tasks_outlives_a_life(tmp_path: Path) -> None:
+    problems = [{"label": f"hard {n % 4 + 1}", "body": {"hard": n % 4 + 1, "number": n}} for n in range(8)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, problems)))
+    with Running(tmp_path, written(tmp_path, PROBLEMS)) as run:
+        run.learning(2)
+        run.restarted(run.kill("learner-p"))
+        run.until(lambda: len([version for version in run.versions() if version[0] == 2]) >= 3, "life 2 learns")
     every_outcome_is_accounted_for(run)

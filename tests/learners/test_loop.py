@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from broker.hub import Hub
+from broker.messages import FragmentItem
 from broker.names import new_incarnation, new_token
 from broker.policy_spoke import PolicySpoke
 from broker.reactor import Reactor, until
@@ -74,9 +76,10 @@ class Bench:
         self.spoke = PolicySpoke(self.reactors[1], actor, "learner-a", self.hub.address, window=8, policy="a")
         self.loop.publish()
 
-    def send(self, x: Any, crc: int, version: tuple[int, int] = (1, 0), task: str | None = None) -> None:
+    def send(self, x: Any, crc: int, version: tuple[int, int] = (1, 0), **more: Any) -> None:
         assert self.spoke.wait_for_credit(DEADLINE)
-        assert self.spoke.send_fragment({"x": np.asarray(x, np.float32)}, version=version, crc=crc, steps=3, task=task)
+        about = {"version": version, "crc": crc, "steps": 3, **more}
+        assert self.spoke.send_fragment({"x": np.asarray(x, np.float32)}, **about)
 
     def learn_until(self, done: Any) -> None:
         async def learn() -> None:
@@ -125,7 +128,7 @@ def test_an_algorithm_is_told_of_its_own_tasks_that_were_given_up_if_it_asks_for
     about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 0, "given_up": "it fell"}
 
     def tell(task: str) -> None:
-        assert bench.spoke.send_fragment({}, task=task, **about)
+        assert bench.spoke.send_fragment({}, task=task, minted=True, **about)
         bench.learn_until(lambda: bench.spoke.flushed(0.0))
 
     tell("mine")  # `Tally` does not ask
@@ -149,7 +152,7 @@ def test_what_is_stale_is_dropped_and_every_count_is_told_without_an_update(benc
     assert newest is not None
     bench.loop.number = 3
     bench.send([1, 1, 1], newest.crc)
-    bench.send([1, 1, 1], newest.crc, task="mine")  # asked for: its age is for the algorithm to judge
+    bench.send([1, 1, 1], newest.crc, task="mine", minted=True)  # asked for: its age is for the algorithm to judge
     bench.send([1, 1, 1], newest.crc, version=(0, 9))
     bench.learn_until(lambda: bench.loop.counts.stale == 2 and bench.loop.counts.consumed == 1)
     bench.loop.tell_counts()
@@ -158,6 +161,49 @@ def test_what_is_stale_is_dropped_and_every_count_is_told_without_an_update(benc
     assert told["staleness"] == {"3": 1}
     bench.loop.tell_counts()
     assert len(bench.told("fragments")) == 1
+
+
+def test_a_drawn_task_is_judged_by_its_version(bench: Bench) -> None:
+    tally = Tally()
+    tally.ready = lambda: False  # type: ignore[method-assign]
+    bench.loop.algorithm, bench.loop.life, bench.loop.number = tally, 3, 7
+    bench.loop.publish()
+    crc = bench.loop._crcs[-1]
+    for task in ("drawn", "drawn@life-9"):
+        bench.send([1, 1, 1], crc, version=(3, 7), task=task)
+    bench.send([1, 1, 1], crc, version=(2, 7), task="drawn")
+    bench.send([1, 1, 1], crc, version=(3, 4), task="drawn")
+    bench.learn_until(lambda: bench.loop.counts.stale == 2)
+    assert [fragment.task for fragment in tally.seen] == ["drawn", "drawn@life-9"]
+
+
+def test_a_version_never_published_is_refused(bench: Bench) -> None:
+    bench.loop.algorithm.ready = lambda: False  # type: ignore[method-assign]
+    bench.loop.life, bench.loop.number = 2, 7
+    bench.loop._crcs.clear()
+    for number in range(7, 12):
+        bench.loop.number = number
+        bench.loop.publish()
+    first, *_, newest = bench.loop._crcs
+    for version in ((2, 12), (3, 0), (2, 2**62)):
+        bench.send([1, 1, 1], newest, version=version)
+    bench.send([1, 1, 1], newest, version=(2, 12), task="mine@life-2", minted=True)
+    bench.send([1, 1, 1], first ^ 1, version=(2, 9))
+    bench.learn_until(lambda: bench.loop.counts.refused == 5)
+    bench.send([1, 1, 1], first, version=(2, 9))
+    bench.learn_until(lambda: bench.loop.counts.consumed == 1)
+    reasons = [refusal["reason"] for refusal in bench.told("refusal")]
+    assert ["never published" in reason for reason in reasons] == [True] * 4 + [False]
+
+
+def test_steps_of_a_fragment_have_a_bound(bench: Bench) -> None:
+    newest = bench.spoke.wait_for_version(DEADLINE)
+    assert newest is not None
+    with pytest.raises(ValueError, match="agent steps"):
+        bench.send([1, 1, 1], newest.crc, steps=2**32)
+    message = {"sequence": 1, "version": (1, 0), "crc": 0, "steps": 2**32}
+    with pytest.raises(ValidationError, match="steps"):
+        FragmentItem.model_validate(message)
 
 
 def test_an_update_takes_no_more_than_it_needs_and_the_rest_keeps_its_credit(bench: Bench) -> None:
@@ -225,9 +271,9 @@ def test_an_algorithm_says_facts_mints_with_its_version_and_finishes_once(bench:
         running = asyncio.ensure_future(bench.loop.run(arrived))
         while (newest := bench.spoke.newest((1, 0))) is None:
             await asyncio.sleep(0.002)
-        about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 1, "task": "t@life-2"}
+        about: dict[str, Any] = {"version": newest.version, "crc": newest.crc, "steps": 1}
         for _ in range(2):
-            assert bench.spoke.send_fragment({"x": np.ones(3)}, note=note, **about)
+            assert bench.spoke.send_fragment({"x": np.ones(3)}, task="t@life-2", minted=True, note=note, **about)
         while not bench.told("finished"):
             await asyncio.sleep(0.002)
         asked = teller.asked

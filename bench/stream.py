@@ -88,8 +88,9 @@ def produce_raw(address: str, name: str, size: int, room: int, *, fresh: bool) -
     """Send the same bytes, until the end; each time from the same buffer, or from a fresh one."""
     layout, payload = pack(fragment_of(size))
     item = {"sequence": 1, "version": (1, 1), "crc": 7, "steps": 256}
-    fields = {"hub": new_incarnation(), "layout": layout.digest, "items": [item]}
-    header = Codec(Identity(TOKEN, name, new_incarnation()), "spoke").encode_fields("fragments", fields, "hub")
+    fields = {"layout": layout.digest, "items": [item]}
+    codec = Codec(Identity(TOKEN, name, new_incarnation()), "spoke")
+    header = codec.encode_fields("fragments", fields, "hub", hub=new_incarnation())
     push = zmq.Context().socket(zmq.PUSH)
     push.setsockopt(zmq.SNDHWM, window_of(size, room) // 2)
     push.connect(address)

@@ -24,7 +24,7 @@ from broker.liveness import Liveness
 from broker.names import ALL, topic
 from broker.reactor import Reactor
 from broker.sending import Payload, send
-from broker.wire import MAX_PAYLOAD, Codec, Identity
+from broker.wire import MAX_PAYLOAD, Codec, Identity, payload_digest
 
 MAX_FRAME = 1024 * 1024 * 1024
 SAMPLES = 32
@@ -53,6 +53,7 @@ class _Published:
     crc: int
     fields: dict[str, object]
     payload: memoryview
+    digest: bytes
 
 
 class Hub:
@@ -151,9 +152,10 @@ class Hub:
         layout, payload = pack(tree)
         crc = zlib.crc32(payload)
         fields: dict[str, object] = {"policy": policy, "version": version, "crc": crc, "layout": layout.plain}
-        header = self._codec.encode_fields("parameters", fields, ALL)
+        digest = payload_digest(payload)
+        header = self._codec.encode_fields("parameters", fields, ALL, digest)
         with self._lock:
-            self._published = _Published(version, crc, fields, payload)
+            self._published = _Published(version, crc, fields, payload, digest)
             self._outbox.append((topic(ALL), header, payload))
             self._state.set_version(version, crc)
         self._reactor.wake()
@@ -161,7 +163,7 @@ class Hub:
 
     def publish(self, recipient: str, message: m.Message, payload: Payload | None = None) -> None:
         """Send a message to one spoke, or to `all` or `standings`."""
-        parts: tuple[Payload, ...] = (topic(recipient), self._codec.encode(message, recipient))
+        parts: tuple[Payload, ...] = (topic(recipient), self._codec.encode(message, recipient, payload))
         with self._lock:
             self._outbox.append(parts if payload is None else (*parts, payload))
         self._reactor.wake()
@@ -272,7 +274,7 @@ class Hub:
             send(self._publish, parts)
         if published is not None:
             for name in behind:
-                header = self._codec.encode_fields("parameters", published.fields, name)
+                header = self._codec.encode_fields("parameters", published.fields, name, published.digest)
                 send(self._publish, (topic(name), header, published.payload))
         for recipient, pulse in pulses:
             send(self._publish, (topic(recipient), self._codec.encode(pulse, recipient)))

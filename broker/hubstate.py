@@ -115,6 +115,13 @@ class HubState:
         hello = isinstance(message, m.Hello)
         if hello and name not in self.spokes and len(self.spokes) >= MAX_NAMES:
             raise WireError("crowded", f"{MAX_NAMES} names already")
+        if envelope.hub != self.incarnation and not (hello and not self.liveness.holds(name, incarnation)):
+            # It may have been captured at the address of a hub that is gone, and be replayed: it introduces, no more.
+            if hello:
+                self._changed.add(name)
+            else:
+                self.dropped["another hub"] += len(message.items) if isinstance(message, m.Fragments) else 1
+            return []
         events: list[Delivery] = [*self._unsaid, *self.liveness.heard(name, incarnation, now, hello=hello)]
         self._unsaid = []
         if not self.liveness.holds(name, incarnation):
@@ -131,7 +138,7 @@ class HubState:
         assert spoke is not None  # the holder of a name has said Hello
         match message:
             case m.Hello():
-                if message.hub == self.incarnation and message.blocked:
+                if envelope.hub == self.incarnation and message.blocked:
                     spoke.settlement.sent_through(message.sent_through)
                 self.catch_up.hello(name, message.version)
                 self._changed.add(name)
@@ -142,8 +149,7 @@ class HubState:
                     self._unsaid = events
                     raise
             case m.Farewell():
-                if message.hub == self.incarnation:
-                    spoke.settlement.sent_through(message.sent_through)
+                spoke.settlement.sent_through(message.sent_through)
                 events += self.liveness.farewell(name, incarnation)
                 self.catch_up.forget(name)
                 self._changed.add(name)
@@ -152,9 +158,6 @@ class HubState:
         return [*events, Said(name, incarnation, message, envelope.payload)]
 
     def _fragments(self, name: str, spoke: _Spoke, message: m.Fragments, envelope: Envelope) -> list[Delivery]:
-        if message.hub != self.incarnation:
-            self.dropped["another hub"] += len(message.items)
-            return []
         if message.define is not None and message.layout not in spoke.layouts:
             layout = read_layout(message.define)
             if layout.digest != message.layout:

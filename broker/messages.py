@@ -51,10 +51,8 @@ class Hello(Message):
     address: Address | None = None
     """Where the sender can be reached: a hub of its own (learners), or what it serves (endpoints: a URL)."""
     policy: Name | None = None
-    hub: Incarnation | None = None
-    """The hub incarnation that the sender believes in; its sequence counts for that incarnation only."""
     sent_through: Count = 0
-    """The highest fragment sequence that left the sender on this socket, for `hub`."""
+    """The highest fragment sequence that left the sender on this socket, for the hub incarnation that it addresses."""
     blocked: bool = False
     """Nothing under way was settled for a second: settle what is missing up to `sent_through` as lost."""
     version: Version | None = None
@@ -83,7 +81,6 @@ class Fragments(Message):
     """A batch of fragments of one layout; their payloads come one after another, or each in a frame of its own."""
 
     kind: Literal["fragments"] = "fragments"
-    hub: Incarnation
     layout: Digest
     define: Any = None
     """The layout itself, until the hub's pulse names `layout` among those it knows."""
@@ -143,7 +140,6 @@ class Chunk(Message):
     offer: Count
     """The offer's number on the way up, the ledger position of the checkpoint on the way down."""
     index: Count
-    crc: Count
 
 
 class RestoreRequest(Message):
@@ -160,9 +156,8 @@ class Farewell(Message):
 
     kind: Literal["farewell"] = "farewell"
     reason: Text = ""
-    hub: Incarnation | None = None
     sent_through: Count = 0
-    """As in Hello: what is missing up to here, for `hub`, will never come."""
+    """As in Hello: what is missing up to here will never come."""
 
 
 # --- hub to spoke --------------------------------------------------------------------------------------------------
@@ -208,7 +203,7 @@ class Parameters(Message):
     policy: Name
     version: Version
     crc: Count
-    """crc32 of the payload, checked before the version is applied."""
+    """crc32 of the payload: fragments name the parameters that acted by it."""
     layout: Any
     """The tree's skeleton and the arrays' dtypes and shapes."""
 

@@ -1,13 +1,11 @@
 """A spoke towards a learner: fragments up with credit, versions down.
 
-Invariants: at most `window` fragments are made and not settled; versions never go backwards; a version is given to the
-role only after its crc was found right.
+Invariants: at most `window` fragments are made and not settled; versions never go backwards.
 """
 
 from __future__ import annotations
 
 import time
-import zlib
 from collections import deque
 from dataclasses import dataclass, field
 from operator import index
@@ -287,8 +285,6 @@ class PolicySpoke(Spoke):
         mine = self._version()
         if mine is not None and message.version <= mine:
             return
-        if zlib.crc32(envelope.payload) != message.crc:
-            raise WireError("checksum", f"parameters {message.version}")
         tree = unpack(read_layout(message.layout), envelope.payload)
         self._newest = Versioned(message.version, message.crc, tree)
 
@@ -305,10 +301,10 @@ class PolicySpoke(Spoke):
         layout = batch.layout
         items = [{"sequence": self._window.take(), **fields} for fields in batch.items]
         self._waiting -= len(items)
-        fields: dict[str, Any] = {"hub": self.incarnation, "layout": layout.digest, "items": items}
+        fields: dict[str, Any] = {"layout": layout.digest, "items": items}
         if layout.digest not in self._known:
             fields["define"] = layout.plain
-        header = self._codec.encode_fields("fragments", fields, self.hub_name)
+        header = self._codec.encode_fields("fragments", fields, self.hub_name, hub=self.incarnation)
         parts: tuple[Payload, ...] = (header, *batch.frames())
         if not self._push_parts(parts):
             self._stuck = parts

@@ -112,7 +112,7 @@ class Spoke:
     def farewell(self, reason: str = "", timeout: float = 1.0) -> bool:
         """Say that this role is done; True once it left the process."""
         with self._lock:
-            said = m.Farewell(reason=reason, hub=self.incarnation, sent_through=self._sent_through())
+            said = m.Farewell(reason=reason, sent_through=self._sent_through())
             self._messages.append((said, None))
             self._farewell_said, self._leaving = False, True
             self._reactor.wake()
@@ -228,7 +228,6 @@ class Spoke:
             host=socket.gethostname()[:255],
             address=self._serves,
             policy=self._policy,
-            hub=self.incarnation,
             sent_through=sent_through,
             blocked=blocked,
             version=self._version(),
@@ -242,7 +241,7 @@ class Spoke:
         self.open(self._reactor)
 
     def _push_message(self, message: m.Message, payload: Payload | None) -> bool:
-        header = self._codec.encode(message, self.hub_name)
+        header = self._codec.encode(message, self.hub_name, payload, hub=self.incarnation)
         return self._push_parts((header,) if payload is None else (header, payload))
 
     def _push_parts(self, parts: tuple[Payload, ...]) -> bool:

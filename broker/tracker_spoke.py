@@ -6,7 +6,6 @@ Invariant: a fact that `fact` took is resent until the tracker said that it is d
 from __future__ import annotations
 
 import time
-import zlib
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -215,7 +214,7 @@ class TrackerSpoke(Spoke):
                 self._assignments.append(message)
             case m.RestorePoint() if message.incarnation == mine:
                 self._restore = message
-            case m.Chunk() if zlib.crc32(envelope.payload) == message.crc:
+            case m.Chunk():
                 self._chunks[message.index] = (message, bytes(envelope.payload))
             case _:
                 return
@@ -235,7 +234,9 @@ class TrackerSpoke(Spoke):
             return self._gathering
         while (batch := self._outbox.batch(now)) is not None:
             first, facts = batch
-            header = self._codec.encode_fields("facts", {"first": first, "items": facts}, self.hub_name)
+            header = self._codec.encode_fields(
+                "facts", {"first": first, "items": facts}, self.hub_name, hub=self.incarnation
+            )
             if not self._push_parts((header,)):
                 self._stuck = (header,)
                 return now + 0.002
@@ -251,8 +252,8 @@ class TrackerSpoke(Spoke):
             self._push_message(self._offer_message, None)
         while (chunk := upload.next_chunk()) is not None:
             index, content = chunk
-            header = m.Chunk(offer=upload.offer, index=index, crc=zlib.crc32(content))
-            parts = (self._codec.encode(header, self.hub_name), content)
+            header = m.Chunk(offer=upload.offer, index=index)
+            parts = (self._codec.encode(header, self.hub_name, content, hub=self.incarnation), content)
             if not self._push_parts(parts):
                 self._stuck = parts
                 return now + 0.002

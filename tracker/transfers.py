@@ -6,7 +6,6 @@ of a fact that is on disk. What is on disk lies with `tracker.checkpoints`, what
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Transfers:
     def arrived(self, source: str, chunk: m.Chunk, payload: bytes | memoryview) -> None:
         """A chunk of an offer. With the last one the checkpoint is on disk, and its fact is to be committed."""
         policy = next((name for name in self._offers if f"learner-{name}" == source), None)
-        if policy is None or self._offers[policy] != chunk.offer or zlib.crc32(payload) != chunk.crc:
+        if policy is None or self._offers[policy] != chunk.offer:
             return
         try:
             chunks = self._store.write(policy, chunk.index, payload)
@@ -118,4 +117,4 @@ class Transfers:
         except DamagedCheckpoint as error:  # the learner gives up, begins anew, and gets the one before
             self._live.alarms[ALARM] = str(error)
             return
-        self._hub.publish(source, m.Chunk(offer=position, index=request.index, crc=zlib.crc32(content)), content)
+        self._hub.publish(source, m.Chunk(offer=position, index=request.index), content)

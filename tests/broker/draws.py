@@ -92,7 +92,7 @@ counters = st.builds(
 entries = st.builds(
     m.DirectoryEntry, name=names, role=roles, policy=maybe() | names, address=text, incarnation=incarnations
 )
-chunks = st.builds(m.Chunk, offer=counts, index=counts, crc=counts)
+chunks = st.builds(m.Chunk, offer=counts, index=counts)
 
 TO_HUB = {
     m.Hello: st.builds(
@@ -102,12 +102,11 @@ TO_HUB = {
         host=text,
         address=maybe() | text,
         policy=maybe() | names,
-        hub=maybe() | incarnations,
         sent_through=counts,
         blocked=st.booleans(),
         version=maybe() | versions,
     ),
-    m.Fragments: st.builds(m.Fragments, hub=incarnations, layout=digests, define=plain, items=some(items, least=1)),
+    m.Fragments: st.builds(m.Fragments, layout=digests, define=plain, items=some(items, least=1)),
     m.Facts: st.builds(m.Facts, first=ones, items=some(st.tuples(counts, names, text))),
     m.Status: st.builds(
         m.Status,

@@ -27,22 +27,31 @@ def fresh(**more: Any) -> HubState:
 
 
 def says(
-    state: HubState, message: m.Message, *, name: str = "a", age: str = OLD, payload: bytes = b"", now: float = 0.0
+    state: HubState,
+    message: m.Message,
+    *,
+    name: str = "a",
+    age: str = OLD,
+    payload: bytes = b"",
+    now: float = 0.0,
+    hub: str | None = HUB,
 ) -> list[Any]:
-    return state.handle(Envelope(name, age, message, payload), now)
+    return state.handle(Envelope(name, age, message, payload, hub=hub), now)
 
 
-def hello(state: HubState, name: str = "a", age: str = OLD, now: float = 0.0, **more: Any) -> list[Any]:
-    return says(state, m.Hello(role="actor", pid=1, **more), name=name, age=age, now=now)
+def hello(
+    state: HubState, name: str = "a", age: str = OLD, now: float = 0.0, hub: str | None = HUB, **more: Any
+) -> list[Any]:
+    return says(state, m.Hello(role="actor", pid=1, **more), name=name, age=age, now=now, hub=hub)
 
 
-def fragments(*sequences: int, hub: str = HUB, define: bool = True) -> m.Fragments:
+def fragments(*sequences: int, define: bool = True) -> m.Fragments:
     items = tuple(m.FragmentItem(sequence=n, version=(1, 1), crc=0, steps=4) for n in sequences)
-    return m.Fragments(hub=hub, layout=LAYOUT.digest, define=LAYOUT.plain if define else None, items=items)
+    return m.Fragments(layout=LAYOUT.digest, define=LAYOUT.plain if define else None, items=items)
 
 
-def sends(state: HubState, *sequences: int, age: str = OLD, **more: Any) -> list[Any]:
-    return says(state, fragments(*sequences, **more), age=age, payload=bytes(ONE) * len(sequences))
+def sends(state: HubState, *sequences: int, age: str = OLD, hub: str = HUB, **more: Any) -> list[Any]:
+    return says(state, fragments(*sequences, **more), age=age, payload=bytes(ONE) * len(sequences), hub=hub)
 
 
 def pulse_to(state: HubState, name: str = "a", now: float = 1000.0) -> m.SpokeCounters:
@@ -81,12 +90,12 @@ def test_each_fragment_may_bring_a_frame_of_its_own() -> None:
     state = fresh()
     hello(state)
     frames = [bytes(pack({"x": np.full(4, n, np.float32)})[1]) for n in (1, 2, 3)]
-    arrived = state.handle(Envelope("a", OLD, fragments(1, 2, 3), frames[0], tuple(frames[1:])), 0.0)
+    arrived = state.handle(Envelope("a", OLD, fragments(1, 2, 3), frames[0], tuple(frames[1:]), HUB), 0.0)
     assert [(one.sequence, one.arrays["x"].tolist()) for one in arrived if isinstance(one, Arrived)] == [
         (n, [n] * 4) for n in (1, 2, 3)
     ]
     with pytest.raises(WireError, match="size"):  # one frame is short: the message is refused as a whole
-        state.handle(Envelope("a", OLD, fragments(4, 5), frames[0], (frames[1][:-64],)), 0.0)
+        state.handle(Envelope("a", OLD, fragments(4, 5), frames[0], (frames[1][:-64],), HUB), 0.0)
     assert [one.sequence for one in sends(state, 6)] == [6]
     assert state.lost() == 2
 
@@ -122,7 +131,7 @@ def test_layouts_are_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch
     for size in (1, 2, 3):
         layout, payload = pack([np.zeros(size)])
         item = m.FragmentItem(sequence=size, version=(1, 1), crc=0, steps=1)
-        says(state, m.Fragments(hub=HUB, layout=layout.digest, define=layout.plain, items=(item,)), payload=payload)
+        says(state, m.Fragments(layout=layout.digest, define=layout.plain, items=(item,)), payload=payload)
         digests.append(layout.digest)
     assert pulse_to(state).layouts == tuple(digests[1:])
 
@@ -154,6 +163,22 @@ def test_fragments_for_another_hub_are_dropped_and_counted() -> None:
     assert state.dropped == {"another hub": 2}
     assert state.lost() == 0
     assert len(sends(state, 1)) == 1
+
+
+@pytest.mark.parametrize("hub", [None, OTHER_HUB])
+def test_what_addresses_another_hub_only_introduces(hub: str | None) -> None:
+    state = fresh()
+    assert hello(state, hub=hub)[0] == Event("a", OLD, "alive")
+    assert [event.change for event in state.liveness.tick(4)] == ["suspect"]
+    pulse_to(state)
+    assert hello(state, hub=hub, now=5) == []
+    assert pulse_to(state, now=1001).incarnation == OLD, "it is answered, so that it may learn where it is"
+    for message in (m.Facts(first=1, items=(FACT,)), m.Status(), m.Farewell()):
+        assert says(state, message, hub=hub, now=5) == []
+    assert state.dropped == {"another hub": 3}
+    assert state.liveness.peers["a"].state == "suspect"
+    assert hello(state, hub=HUB, now=5)[0] == Event("a", OLD, "returned")
+    assert hello(state, age=NEW, hub=hub, now=6)[:2] == [Event("a", OLD, "superseded"), Event("a", NEW, "alive")]
 
 
 def test_a_replay_is_counted_and_not_delivered() -> None:

@@ -38,7 +38,8 @@ def test_the_closed_sets_stand_on_the_page() -> None:
 def test_the_examples_on_the_page_are_what_the_code_makes() -> None:
     (block,) = re.findall(r"```hex\n(.*?)```", PAGE, re.DOTALL)
     me = Identity("000102030405060708090a0b0c0d0e0f", "actor-0", "188aa3c9e5f0000000000000000000ff")
-    assert Codec(me, "spoke").encode(m.Farewell(reason="done"), "tracker") == bytes.fromhex(block)
+    hub = "188aa3c9e5ef000000000000000000ee"
+    assert Codec(me, "spoke").encode(m.Farewell(reason="done"), "tracker", hub=hub) == bytes.fromhex(block)
     layout, payload = pack({"x": np.zeros((2, 3), np.float32), "note": "hi"})
     assert layout.digest in PAGE
     assert payload.nbytes == 64

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import typing
 
 import msgpack
@@ -12,8 +13,8 @@ from pydantic import ValidationError
 from broker import messages as m
 from broker import wire
 from broker.errors import WireError
-from broker.wire import WITH_PAYLOAD, Codec
-from tests.broker.draws import OTHER_TOKEN, TO_HUB, TO_SPOKE, identity, incarnation, quick
+from broker.wire import WITH_PAYLOAD, Codec, payload_digest, run_id
+from tests.broker.draws import OTHER_TOKEN, TO_HUB, TO_SPOKE, TOKEN, identity, incarnation, quick
 
 ACTOR = Codec(identity("actor-0"), "spoke")
 HUB = Codec(identity("hub", 5), "hub")
@@ -24,18 +25,30 @@ def payload_for(kind: str) -> bytes | None:
     return b"bytes" if kind in WITH_PAYLOAD else None
 
 
-def header(
+def sealed(body: bytes, token: str = TOKEN, direction: bytes = b"headrace up", named: bytes | None = None) -> bytes:
+    """The frame whose MAC vouches for `body`, made without the codec."""
+    run = run_id(token) if named is None else named
+    mac = hashlib.blake2b(run + body, key=bytes.fromhex(token), digest_size=16, person=direction)
+    return mac.digest() + run + body
+
+
+def body(
     fields: object = FAREWELL,
     *,
     kind: object = "farewell",
-    key: object = ACTOR.identity.key,
-    protocol: object = 1,
+    protocol: object = 2,
     sender: object = "actor-0",
     age: object = incarnation(1),
     recipient: object = "hub",
+    hub: object = incarnation(5),
+    digest: object = None,
 ) -> bytes:
-    packed: bytes = msgpack.packb([key, protocol, sender, age, recipient, kind, fields])
+    packed: bytes = msgpack.packb([protocol, sender, age, recipient, hub, kind, fields, digest])
     return packed
+
+
+def header(*args: object, **parts: object) -> bytes:
+    return sealed(body(*args, **parts))
 
 
 def reason_of(frame: bytes, payload: bytes | None = None) -> str:
@@ -55,9 +68,9 @@ def test_what_a_spoke_says_is_what_the_hub_reads(model: type[m.Message]) -> None
     @given(TO_HUB[model])
     def check(message: m.Message) -> None:
         payload = payload_for(message.kind)  # type: ignore[attr-defined]
-        envelope = HUB.decode(ACTOR.encode(message, "hub"), payload, ("hub",))
+        envelope = HUB.decode(ACTOR.encode(message, "hub", payload, hub=incarnation(5)), payload, ("hub",))
         assert envelope.message == message
-        assert (envelope.sender, envelope.incarnation) == ("actor-0", incarnation(1))
+        assert (envelope.sender, envelope.incarnation, envelope.hub) == ("actor-0", incarnation(1), incarnation(5))
         assert envelope.payload == (payload or b"")
 
     check()
@@ -69,7 +82,7 @@ def test_what_a_hub_says_is_what_the_spoke_reads(model: type[m.Message]) -> None
     @given(TO_SPOKE[model])
     def check(message: m.Message) -> None:
         payload = payload_for(message.kind)  # type: ignore[attr-defined]
-        envelope = ACTOR.decode(HUB.encode(message, "all"), payload, ("all", "actor-0"))
+        envelope = ACTOR.decode(HUB.encode(message, "all", payload), payload, ("all", "actor-0"))
         assert envelope.message == message
         assert (envelope.sender, envelope.incarnation) == ("hub", incarnation(5))
 
@@ -77,21 +90,27 @@ def test_what_a_hub_says_is_what_the_spoke_reads(model: type[m.Message]) -> None
 
 
 def test_a_hub_does_not_take_what_only_a_hub_may_say() -> None:
-    pulse = Codec(identity("other"), "hub").encode(m.Pulse(phase="running"), "hub")
-    assert reason_of(pulse) == "invalid"
+    pulse = m.Pulse(phase="running")
+    assert reason_of(Codec(identity("other"), "spoke").encode(pulse, "hub")) == "invalid"
+    assert reason_of(Codec(identity("other"), "hub").encode(pulse, "hub")) == "foreign", "a hub's own frame, sent back"
 
 
 @pytest.mark.parametrize(
     ("frame", "payload", "reason"),
     [
         (header(), None, None),
-        (header(key=bytes.fromhex(OTHER_TOKEN)), None, "foreign"),
-        (header(key=b""), None, "foreign"),
-        (header(key="text"), None, "foreign"),
+        (sealed(body(), OTHER_TOKEN), None, "foreign"),
+        (sealed(body(), OTHER_TOKEN, named=run_id(TOKEN)), None, "foreign"),
+        (sealed(body(), direction=b"headrace down"), None, "foreign"),
+        (bytes(16) + header()[16:], None, "foreign"),
+        (header()[:23], None, "foreign"),
+        (header()[:24], None, "foreign"),
         (b"", None, "foreign"),
-        (header(protocol=2), None, "protocol"),
+        (header(hub="x"), None, "malformed"),
+        (header(hub=["x"]), None, "malformed"),
+        (header(protocol=1), None, "protocol"),
         (header(protocol=True), None, "protocol"),
-        (header(protocol="1"), None, "protocol"),
+        (header(protocol="2"), None, "protocol"),
         (header(recipient="other"), None, "misdirected"),
         (header(recipient=["hub"]), None, "misdirected"),
         (header(sender=""), None, "malformed"),
@@ -105,9 +124,12 @@ def test_a_hub_does_not_take_what_only_a_hub_may_say() -> None:
         (header(age=incarnation(1) + "\n"), None, "malformed"),
         (header(age="A" * 32), None, "malformed"),
         (header(age=1), None, "malformed"),
-        (header()[:-1], None, "malformed"),
-        (header() + b"\0", None, "malformed"),
-        (msgpack.packb([ACTOR.identity.key, 1]), None, "malformed"),
+        (header()[:-1], None, "foreign"),
+        (header() + b"\0", None, "foreign"),
+        (sealed(body()[:-1]), None, "malformed"),
+        (sealed(body() + b"\0"), None, "malformed"),
+        (sealed(b""), None, "malformed"),
+        (sealed(msgpack.packb([2, 1])), None, "malformed"),
         (header([]), None, "malformed"),
         (header(kind="nothing"), None, "invalid"),
         (header(kind=["farewell"]), None, "invalid"),
@@ -124,7 +146,10 @@ def test_a_hub_does_not_take_what_only_a_hub_may_say() -> None:
         (header({"items": ()}, kind="fragments"), b"", "invalid"),
         (header({"items": (), "first": 0}, kind="facts"), None, "invalid"),
         (header(), b"", "malformed"),
-        (header({"offer": 1, "index": 0, "crc": 0}, kind="chunk"), None, "malformed"),
+        (header({"offer": 1, "index": 0}, kind="chunk"), None, "malformed"),
+        (header({"offer": 1, "index": 0}, kind="chunk"), b"x", "checksum"),
+        (header({"offer": 1, "index": 0}, kind="chunk", digest=payload_digest(b"x")), b"y", "checksum"),
+        (header({"offer": 1, "index": 0}, kind="chunk", digest=payload_digest(b"x")), b"x", None),
     ],
 )
 def test_what_is_not_believed_and_why(frame: bytes, payload: bytes | None, reason: str | None) -> None:
@@ -143,20 +168,20 @@ def test_a_header_over_the_cap_is_neither_sent_nor_read(monkeypatch: pytest.Monk
 
 def test_a_payload_over_the_cap_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_PAYLOAD", 10)
-    chunk = ACTOR.encode(m.Chunk(offer=1, index=0, crc=0), "hub")
+    chunk = ACTOR.encode(m.Chunk(offer=1, index=0), "hub", bytes(10))
     assert reason_of(chunk, bytes(11)) == "oversized"
     assert HUB.decode(chunk, bytes(10), ("hub",)).payload == bytes(10)
 
 
 def fragments(count: int) -> bytes:
     items = tuple(m.FragmentItem(sequence=n, version=(1, 1), crc=0, steps=1) for n in range(1, count + 1))
-    return ACTOR.encode(m.Fragments(hub=incarnation(5), layout="a" * 32, items=items), "hub")
+    return ACTOR.encode(m.Fragments(layout="a" * 32, items=items), "hub")
 
 
 def test_fragments_bring_one_payload_frame_or_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert HUB.decode(fragments(3), b"all", ("hub",)).more == ()
     assert HUB.decode(fragments(3), b"1", ("hub",), (b"2", b"3")).more == (b"2", b"3")
-    chunk = ACTOR.encode(m.Chunk(offer=1, index=0, crc=0), "hub")
+    chunk = ACTOR.encode(m.Chunk(offer=1, index=0), "hub", b"1")
     for frame, more in ((fragments(3), (b"2",)), (fragments(2), (b"2", b"3")), (chunk, (b"2",))):
         with pytest.raises(WireError, match="frames too many") as refused:
             HUB.decode(frame, b"1", ("hub",), more)
@@ -169,7 +194,7 @@ def test_fragments_bring_one_payload_frame_or_one_each(monkeypatch: pytest.Monke
 @quick
 @given(st.binary(max_size=200), st.none() | st.binary(max_size=10))
 def test_random_bytes_are_a_wire_error(noise: bytes, payload: bytes | None) -> None:
-    for frame in (noise, b"\x97\xc4\x10" + HUB.identity.key + noise):
+    for frame in (noise, sealed(noise)):
         with pytest.raises(WireError):
             HUB.decode(frame, payload, ("hub",))
 
@@ -193,21 +218,41 @@ fields = st.sampled_from(sorted({name for model in TO_HUB for name in model.mode
 @quick
 @given(kinds | anything, st.dictionaries(fields, anything, max_size=5) | anything, st.none() | st.binary(max_size=10))
 def test_a_wrong_header_of_the_right_run_is_a_wire_error_or_a_message(
-    kind: object, body: object, payload: bytes
+    kind: object, wrong: object, payload: bytes | None
 ) -> None:
+    digest = None if payload is None else payload_digest(payload)
     with contextlib.suppress(WireError):
-        envelope = HUB.decode(header(body, kind=kind), payload, ("hub",))
+        envelope = HUB.decode(header(wrong, kind=kind, digest=digest), payload, ("hub",))
         assert isinstance(envelope.message, m.Message)
 
 
 @quick
 @given(st.sampled_from(sorted(TO_HUB, key=lambda model: model.__name__)), st.data())
-def test_a_damaged_header_is_a_wire_error_or_a_message(model: type[m.Message], data: st.DataObject) -> None:
+def test_a_damaged_header_is_foreign_wherever_it_is_damaged(model: type[m.Message], data: st.DataObject) -> None:
     message = data.draw(TO_HUB[model])
-    frame = bytearray(ACTOR.encode(message, "hub"))
+    payload = payload_for(message.kind)  # type: ignore[attr-defined]
+    frame = bytearray(ACTOR.encode(message, "hub", payload))
     frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    assert reason_of(bytes(frame), payload) == "foreign"
+
+
+@quick
+@given(st.sampled_from(sorted(TO_HUB, key=lambda model: model.__name__)), st.data())
+def test_a_damaged_body_is_a_wire_error_or_a_message(model: type[m.Message], data: st.DataObject) -> None:
+    message = data.draw(TO_HUB[model])
+    payload = payload_for(message.kind)  # type: ignore[attr-defined]
+    damaged = bytearray(ACTOR.encode(message, "hub", payload)[24:])
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(WireError):
-        HUB.decode(bytes(frame), payload_for(message.kind), ("hub",))  # type: ignore[attr-defined]
+        HUB.decode(sealed(bytes(damaged)), payload, ("hub",))
+
+
+def test_the_token_is_in_no_frame_and_in_no_repr() -> None:
+    key = bytes.fromhex(TOKEN)
+    for frame in (ACTOR.encode(m.Farewell(), "hub"), HUB.encode(m.Pulse(phase="running"), "all")):
+        assert key not in frame
+        assert TOKEN.encode() not in frame
+    assert TOKEN not in repr(ACTOR.identity)
 
 
 def test_a_message_is_frozen_and_closed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
+import itertools
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ import pytest
 import zmq
 
 from broker import messages as m
+from broker.addresses import publisher
 from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.names import new_incarnation, new_token
 from broker.policy_spoke import PolicySpoke
 from broker.reactor import until
-from broker.wire import Codec, Identity
+from broker.wire import Codec, Identity, payload_digest
 from tests.flow.wiring import (
     DEADLINE,
     TOKEN,
@@ -30,6 +31,7 @@ from tests.flow.wiring import (
     policy_hub,
     send,
     spoke_to,
+    weights,
 )
 
 
@@ -41,18 +43,21 @@ def test_strays_are_counted_with_a_reason_and_disturb_nobody(reactors: Reactors,
     foreign = Codec(Identity(new_token(), "stray", new_incarnation()), "spoke")
     hello = m.Hello(role="actor", pid=1)
     item = m.FragmentItem(sequence=1, version=(1, 1), crc=0, steps=1)
-    bomb = m.Fragments(
-        hub=hub.identity.incarnation, layout="0" * 32, define=[{}, [["float64", [2**39, 9]]]], items=(item,)
-    )
-    named = {"hub": hub.identity.incarnation, "layout": "0" * 32, "items": [{"sequence": 1}]}
+    bomb = m.Fragments(layout="0" * 32, define=[{}, [["float64", [2**39, 9]]]], items=(item,))
+    named = {"layout": "0" * 32, "items": [{"sequence": 1}]}
+    there = hub.identity.incarnation
+    forged = bytearray(mine.encode(hello, "learner-p"))
+    forged[0] ^= 1
     stray = sockets(zmq.PUSH)
     stray.connect(hub.address)
     frames: list[tuple[str, list[bytes]]] = [
         ("foreign", [b""]),
         ("foreign", [b"GET / HTTP/1.1\r\n\r\n"]),
         ("foreign", [foreign.encode(hello, "learner-p")]),
+        ("foreign", [bytes(forged)]),
+        ("foreign", [Codec(identity("learner-p"), "hub").encode(m.Pulse(phase="ended"), "learner-p")]),
         ("misdirected", [mine.encode(hello, "learner-q")]),
-        ("malformed", [mine.encode(hello, "learner-p")[:-3]]),
+        ("foreign", [mine.encode(hello, "learner-p")[:-3]]),
         ("malformed", [mine.encode(hello, "learner-p"), b"", b""]),
         ("malformed", [mine.encode(hello, "learner-p"), b"payload"]),
         ("malformed", [Codec(Identity(TOKEN, "all", new_incarnation()), "spoke").encode(hello, "learner-p")]),
@@ -61,8 +66,8 @@ def test_strays_are_counted_with_a_reason_and_disturb_nobody(reactors: Reactors,
         ("invalid", [mine.encode_fields("pulse", {"phase": "ended"}, "learner-p")]),
         ("invalid", [mine.encode_fields("fragments", named, "learner-p"), b""]),
         ("", [mine.encode(hello, "learner-p")]),
-        ("shape", [mine.encode(bomb, "learner-p"), b""]),
-        ("layout", [mine.encode(bomb.model_copy(update={"define": [{}, []]}), "learner-p"), b""]),
+        ("shape", [mine.encode(bomb, "learner-p", hub=there), b""]),
+        ("layout", [mine.encode(bomb.model_copy(update={"define": [{}, []]}), "learner-p", hub=there), b""]),
     ]
     expected: dict[str, int] = defaultdict(int)
     for reason, parts in frames:
@@ -100,9 +105,9 @@ def about_to_send(hub: Hub, sockets: Sockets, size: int) -> tuple[zmq.Socket[byt
     plain = [{"x": {"\0array": 0}}, [["uint8", [size]]]]
     digest = hashlib.blake2b(msgpack.packb(plain), digest_size=16).hexdigest()
     item = m.FragmentItem(sequence=1, version=(1, 1), crc=0, steps=1)
-    fragment = m.Fragments(hub=hub.identity.incarnation, layout=digest, define=plain, items=(item,))
+    fragment = m.Fragments(layout=digest, define=plain, items=(item,))
     push.send(codec.encode(m.Hello(role="actor", pid=1), "learner-p"))
-    return push, codec.encode(fragment, "learner-p")
+    return push, codec.encode(fragment, "learner-p", hub=hub.identity.incarnation)
 
 
 def test_what_is_over_the_cap_only_as_a_whole_is_not_believed(
@@ -150,18 +155,24 @@ def test_a_spoke_does_not_believe_a_stranger_who_publishes(
     ours = Codec(identity("learner-p"), "hub")
     other = Codec(identity("learner-q"), "hub")
     ended = m.Pulse(phase="ended")
-    crc = zlib.crc32(b"x" * 64)
-    version = {"policy": "p", "version": (1, 2), "crc": crc, "layout": [{"\0array": 0}, [["int8", [9]]]]}
+    foreign = Codec(Identity(new_token(), "learner-p", new_incarnation()), "hub")
+    upwards = Codec(identity("learner-p"), "spoke")
+    payload = b"x" * 64
+    right = payload_digest(payload)
+    version = {"policy": "p", "version": (1, 2), "crc": 1, "layout": [{"\0array": 0}, [["int8", [9]]]]}
     for frames in (
         [b"noise"],
         [other.encode(ended, "all")],
         [ours.encode(ended, "actor-1")],
         [ours.encode(ended, "all"), b"", b""],
-        [ours.encode_fields("parameters", {**version, "crc": 1}, "all"), b"x" * 64],
-        [ours.encode_fields("parameters", {**version, "policy": "q"}, "all"), b"x" * 64],
-        [ours.encode_fields("parameters", version, "all"), b"x" * 64],
-        [ours.encode_fields("parameters", {**version, "version": (1, 1)}, "all"), b"x" * 64],
-        [older.encode_fields("parameters", {**version, "version": (1, 3)}, "all"), b"x" * 64],
+        [foreign.encode(ended, "all")],
+        [upwards.encode_fields("pulse", {"phase": "ended"}, "all")],
+        [ours.encode_fields("parameters", version, "all", right), b"y" * 64],
+        [ours.encode_fields("parameters", version, "all"), payload],
+        [ours.encode_fields("parameters", {**version, "policy": "q"}, "all", right), payload],
+        [ours.encode_fields("parameters", version, "all", right), payload],
+        [ours.encode_fields("parameters", {**version, "version": (1, 1)}, "all", right), payload],
+        [older.encode_fields("parameters", {**version, "version": (1, 3)}, "all", right), payload],
         [older.encode(ended, "all")],
         [ours.encode(m.Pulse(phase="running"), "all")],
     ):
@@ -171,7 +182,62 @@ def test_a_spoke_does_not_believe_a_stranger_who_publishes(
     found = spoke.newest()
     assert found is not None
     assert found.version == (1, 2), "neither back, nor on by an older incarnation's word"
-    assert spoke.quarantine == {"foreign": 1, "misdirected": 3, "malformed": 1, "checksum": 1}
+    assert spoke.quarantine == {"foreign": 3, "misdirected": 3, "malformed": 1, "checksum": 2}
+
+
+def test_a_stranger_reads_no_token_and_speaks_in_vain(reactors: Reactors, sockets: Sockets) -> None:
+    first = reactors()
+    hub = policy_hub(first)
+    spoke = spoke_to(reactors(), hub, window=4)
+    listener = sockets(zmq.SUB)
+    listener.setsockopt(zmq.SUBSCRIBE, b"")
+    listener.connect(publisher(hub.address))
+    heard: list[list[bytes]] = []
+
+    def overheard(most: int) -> bool:
+        while listener.poll(20):
+            heard.append(listener.recv_multipart())
+        return len([frames for frames in heard if len(frames) == 3]) >= most
+
+    number = itertools.count(1)
+    assert until(lambda: hub.publish_version("p", (1, next(number)), weights(1)) > 0 and overheard(2), DEADLINE)
+    assert spoke.wait_for_credit(DEADLINE)
+    newest = spoke.wait_for_version(DEADLINE)
+    first.close()  # the hub is gone: a stranger takes its address, hears what is still sent there, and answers
+    pull, publish = sockets(zmq.PULL), sockets(zmq.XPUB)
+    pull.bind(hub.address)
+    publish.bind(publisher(hub.address))
+    caught: list[list[bytes]] = []
+    send(spoke, 0)
+
+    def both() -> bool:
+        while pull.poll(20):
+            caught.append(pull.recv_multipart())
+        return {len(frames) for frames in caught} == {1, 2}
+
+    assert until(both, DEADLINE)
+    for frame in itertools.chain(*heard, *caught):
+        assert bytes.fromhex(TOKEN) not in frame
+        assert TOKEN.encode() not in frame
+    invented = Codec(Identity("0" * 32, "learner-p", new_incarnation()), "hub").encode(m.Pulse(phase="ended"), "all")
+    poisoned = [[topic, header, bytes(len(payload))] for topic, header, payload in (f for f in heard if len(f) == 3)]
+    assert publish.poll(DEADLINE * 1000)
+    assert until(
+        lambda: (
+            [publish.send_multipart(frames) for frames in ([b"all\0", invented], *poisoned)] != []
+            and spoke.quarantine.keys() >= {"foreign", "checksum"}
+        ),
+        DEADLINE,
+    )
+    assert spoke.phase == "starting"
+    assert spoke.newest() is newest
+    again = policy_hub(reactors())
+    replay = sockets(zmq.PUSH)
+    replay.connect(again.address)
+    for frames in caught:
+        replay.send_multipart(frames)
+    assert until(lambda: again.counts().get("dropped: another hub", 0) > 0, DEADLINE)
+    assert not any(isinstance(item, Arrived) for item in again.take())
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,6 @@ class Publisher:
 
     def _publish(self) -> None:
         codec = Codec(Identity(self.token, "tracker", new_incarnation()), "hub")
-        header = codec.encode(messages.Standings(), STANDINGS)
         with RunLock(self._directory), zmq.Context() as context, context.socket(zmq.PUB) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             socket.bind(publisher(self.address))
@@ -62,7 +61,9 @@ class Publisher:
             turn = 0
             while not self._over.wait(0.02):
                 document = self.documents[min(turn, len(self.documents) - 1)]
-                socket.send_multipart([topic(STANDINGS), header, json.dumps(document).encode()])
+                payload = json.dumps(document).encode()
+                header = codec.encode(messages.Standings(), STANDINGS, payload)
+                socket.send_multipart([topic(STANDINGS), header, payload])
                 turn += 1
 
 

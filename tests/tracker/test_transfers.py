@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ class Shell:
         version = number if version is None else version
         offer = CheckpointOffer(offer=number, policy=policy, version=(1, version), size=len(content), sha256=digest)
         self.transfers.offered(f"learner-{policy}", b.ONE, offer)
-        chunk = Chunk(offer=number, index=0, crc=zlib.crc32(content))
+        chunk = Chunk(offer=number, index=0)
         self.transfers.arrived(f"learner-{policy}", chunk, content)
 
     def gather(self) -> None:
@@ -133,7 +132,7 @@ def test_bytes_that_were_not_offered_are_refused(tmp_path: Path, wrong: bytes) -
     digest = hashlib.sha256(b"one").hexdigest()
     offer = CheckpointOffer(offer=1, policy="p", version=(1, 1), size=3, sha256=digest)
     shell.transfers.offered("learner-p", b.ONE, offer)
-    shell.transfers.arrived("learner-p", Chunk(offer=1, index=0, crc=zlib.crc32(wrong)), wrong)
+    shell.transfers.arrived("learner-p", Chunk(offer=1, index=0), wrong)
     assert shell.offers[-1] == ("learner-p", 1, "refused")
     assert "checkpoints" in shell.live.alarms
     shell.upload(2, b"one")

@@ -1,12 +1,14 @@
 """The loop of an actor that steps environments: act, step, send, and take up new versions between steps.
 
 Invariant: one forward pass per policy and step over the whole vector; every transition is counted once, in facts; a
-fragment carries the version that its first row acted with, so that its staleness is never understated.
+fragment carries the version that its first row acted with, so that its staleness is never understated; and where the
+run has a limit of env steps, no fragment begins after the limit was reached, as far as facts can tell.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -54,8 +56,15 @@ class EnvironmentLoop:
     environment: VectorEnvironment
     acting: list[Acting]
     agents: dict[str, str]
+    actors: int = 1
+    """Actors of the run: they share its limit of env steps."""
     env_steps: int = 0
+    """Since the last progress fact."""
     _progress_at: float = field(default_factory=time.monotonic)
+    _rated: int = 0
+    """Env steps since the last report."""
+    _uncounted: deque[tuple[int, int]] = field(default_factory=deque)
+    """(sequence, env steps) of progress facts that are not known to be durable."""
 
     def run(self) -> None:
         """Step until the station says stop. EnvironmentFailed after it was recorded as a fact."""
@@ -103,6 +112,7 @@ class EnvironmentLoop:
                 columns.split(chosen, actions)
             step = environment.step(actions)
             self.env_steps += step.env_steps
+            self._rated += step.env_steps
             full = False
             for acting in self.acting:
                 full = acting.columns.step(step)
@@ -122,6 +132,7 @@ class EnvironmentLoop:
                 self._send()
             if time.monotonic() - self._progress_at >= PROGRESS_EVERY:
                 self._progress()
+                self._report()
             if station.tracker.phase != "running" and station.stopping:
                 return
 
@@ -142,12 +153,38 @@ class EnvironmentLoop:
 
             if not self.station.wait_for(spoke.hub_name, "credit", may_go):
                 return False
-        if self.station.stopping:
+        if self.station.stopping or not self._within_limit():
             return False
         for acting in self.acting:
             acting.take_up()
             acting.began = (acting.version, acting.crc)
         return True
+
+    def _within_limit(self) -> bool:
+        """Whether the next fragment may begin. False when the run is ending.
+
+        Near the run's limit of env steps it begins once the steps of this actor are counted and some are left: so each
+        actor goes beyond the limit by one fragment at most.
+        """
+        tracker = self.station.tracker
+        if tracker.env_steps_left is None:
+            return True
+        self._progress()
+        fragment = self.acting[0].columns.steps * self.environment.count
+        if self._left() > 2 * self.actors * (fragment + sum(steps for _, steps in self._uncounted)):
+            return True
+        return self.station.wait_for("tracker", "its env steps to be counted", self._counted)
+
+    def _left(self) -> int:
+        """What is left of the limit, after progress that is durable was taken from the list of what is not counted."""
+        tracker, uncounted = self.station.tracker, self._uncounted
+        durable, left = tracker.durable, tracker.env_steps_left
+        while uncounted and uncounted[0][0] <= durable:
+            uncounted.popleft()
+        return left or 0
+
+    def _counted(self) -> bool:
+        return self._left() > 0 and not self._uncounted
 
     def _send(self) -> None:
         for acting in self.acting:
@@ -156,11 +193,10 @@ class EnvironmentLoop:
             acting.spoke.send_fragment(fragment, version=version, crc=crc, steps=steps)
 
     def _progress(self) -> None:
-        now = time.monotonic()
-        seconds, self._progress_at = now - self._progress_at, now
+        """Record what was played since the last progress fact."""
         dropped = {acting.name: acting.spoke.take_dropped() for acting in self.acting}
         if self.env_steps or any(dropped.values()):
-            self.station.fact(
+            sequence = self.station.fact(
                 "progress",
                 {
                     "env_steps": self.env_steps,
@@ -168,9 +204,17 @@ class EnvironmentLoop:
                     "dropped": {name: count for name, count in dropped.items() if count},
                 },
             )
-        self.station.rates["env_steps_per_second"] = round(self.env_steps / max(seconds, 1e-6), 1)
+            if self.station.tracker.env_steps_left is not None:
+                self._uncounted.append((sequence, self.env_steps))
         for acting in self.acting:
-            self.station.rates[f"credit.{acting.name}"[:64]] = acting.spoke.credit
             acting.steps = 0
         self.env_steps = 0
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        seconds, self._progress_at = now - self._progress_at, now
+        self.station.rates["env_steps_per_second"] = round(self._rated / max(seconds, 1e-6), 1)
+        self._rated = 0
+        for acting in self.acting:
+            self.station.rates[f"credit.{acting.name}"[:64]] = acting.spoke.credit
         self.station.report()

@@ -117,6 +117,6 @@ def returns_of(episodes: list[Episode], agents: Mapping[str, str], policy: str) 
 
 def interval(values: list[float]) -> tuple[float, float]:
     """The 95% interval of the mean (normal approximation: mean ± 1.96 standard errors)."""
-    array = np.asarray(values)
+    array = np.asarray(values, np.float64)
     error = 1.96 * array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0
     return float(array.mean() - error), float(array.mean() + error)

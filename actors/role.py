@@ -102,7 +102,7 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
         agents, steps = tuple(spec.plan["policies"][name]["agents"]), run["learner"]["fragment_steps"]
         columns = Columns(agents, policy.observation, policy.action, environment.count, steps)
         acting.append(Acting(name, columns, policy, spokes[name]))
-    loop = EnvironmentLoop(station, environment, acting, spec.plan["agents"])
+    loop = EnvironmentLoop(station, environment, acting, spec.plan["agents"], run["actors"]["processes"])
     try:
         loop.run()
     finally:

@@ -142,6 +142,11 @@ class Hub:
             self._state.set_phase(phase, reason)
         self._reactor.wake()
 
+    def set_env_steps_left(self, steps: int) -> None:
+        """What is left of the run's limit of env steps: the next pulses say it, whatever brings them."""
+        with self._lock:
+            self._state.env_steps_left = steps
+
     @property
     def phase(self) -> m.PhaseName:
         """The phase that the pulse says."""

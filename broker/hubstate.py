@@ -94,6 +94,8 @@ class HubState:
         self.reason = ""
         self.version: tuple[int, int] | None = None
         self.crc = 0
+        self.env_steps_left: int | None = None
+        """What the run's limit of env steps leaves, for the pulses to come."""
         self.dropped: Counter[str] = Counter()
         """Believed messages that were of no use, by reason (another incarnation's, replayed, unannounced ...)."""
         self.spokes: dict[str, _Spoke] = {}
@@ -273,7 +275,14 @@ class HubState:
         return out
 
     def _pulse(self, counters: m.SpokeCounters | None) -> m.Pulse:
-        return m.Pulse(phase=self.phase, reason=self.reason, version=self.version, crc=self.crc, spoke=counters)
+        return m.Pulse(
+            phase=self.phase,
+            reason=self.reason,
+            version=self.version,
+            crc=self.crc,
+            env_steps_left=self.env_steps_left,
+            spoke=counters,
+        )
 
     def _counters(self, name: str) -> m.SpokeCounters:
         spoke = self.spokes[name]

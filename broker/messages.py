@@ -193,6 +193,8 @@ class Pulse(Message):
     reason: Text = ""
     version: Version | None = None
     crc: Count = 0
+    env_steps_left: Count | None = None
+    """Of the tracker: what is left of the run's `stop.env_steps`, by the facts that `spoke.durable` counts."""
     spoke: SpokeCounters | None = None
 
 

@@ -43,6 +43,8 @@ class TrackerSpoke(Spoke):
         """The hubs of the run by name."""
         self.standings: bytes | None = None
         """The newest standings, JSON (if asked for)."""
+        self.env_steps_left: int | None = None
+        """What is left of the run's limit of env steps, by the facts that are durable; None where there is none."""
         self._outbox = Outbox()
         self._gathering: float | None = None
         self._request = 0
@@ -195,6 +197,7 @@ class TrackerSpoke(Spoke):
     # --- on the reactor's thread -----------------------------------------------------------------------------------
 
     def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:
+        self.env_steps_left = pulse.env_steps_left  # first: who sees a fact durable sees what it left
         if counters is not None and self.incarnation is not None:
             self._outbox.on_counters(self.incarnation, counters.received, counters.durable, now)
             if self._upload is not None:

@@ -55,7 +55,7 @@ class Batch:
     @property
     def explained_variance(self) -> float:
         """1 - Var[target - value] / Var[target], over the valid rows."""
-        targets = self.targets[self.valid]
+        targets = self.targets[self.valid].astype(np.float64)
         return 1.0 - float((targets - self.values[self.valid]).var()) / max(float(targets.var()), 1e-12)
 
 

@@ -215,10 +215,13 @@ class Ppo:
             slopes = (by_logp, by_value, torch.full_like(entropies, -entropy_weight / count))
             if not measure:
                 return (logp, values, entropies), slopes, ()
-            policy_loss = -torch.minimum(gain, clipped).mean()
-            kl = (ratio - 1.0 - shift).mean()  # the third estimator of Schulman 2020, "Approximating KL divergence"
-            clip_fraction = ((ratio - 1.0).abs() > chosen.clip).float().mean()
-            losses = (policy_loss, 0.5 * error.square().mean(), entropies.mean(), kl, clip_fraction)
+            exact = torch.float64 if self.device.type != "mps" else None  # which has no such numbers
+            policy_loss = -torch.minimum(gain, clipped).mean(dtype=exact)
+            # The third estimator of Schulman 2020, "Approximating KL divergence".
+            kl = (ratio - 1.0 - shift).mean(dtype=exact)
+            clip_fraction = ((ratio - 1.0).abs() > chosen.clip).float().mean(dtype=exact)
+            value_loss = 0.5 * error.square().mean(dtype=exact)
+            losses = (policy_loss, value_loss, entropies.mean(dtype=exact), kl, clip_fraction)
         return (logp, values, entropies), slopes, losses
 
     def _prepared(self, fragments: Sequence[Arrays]) -> tuple[Batch, Tensor]:
@@ -228,7 +231,8 @@ class Ppo:
         advantages, targets, values = batch.advantages, batch.targets, batch.values
         if self.settings.normalise_advantages:
             kept = advantages[batch.valid]
-            advantages = (advantages - kept.mean()) / (kept.std() + np.float32(1e-8))
+            mean, deviation = kept.mean(dtype=np.float64), kept.std(dtype=np.float64)
+            advantages = (advantages - np.float32(mean)) / np.float32(deviation + 1e-8)
         if moments is not None:
             moments.observe(targets[batch.valid], getattr(self.network, "value", None))
             targets, values = moments.shrink(targets), moments.shrink(values)

@@ -94,6 +94,12 @@ class Phases:
         body = {"phase": "ended", "reason": reason, "failed": failed, "launch": self.settings.launch}
         return [self.clock(now), ("phase", body)]
 
+    @property
+    def env_steps_left(self) -> int | None:
+        """Env steps that the run may still make; None without a limit."""
+        limit = self.settings.stop_env_steps
+        return None if limit is None else max(0, limit - self.standings.env_steps)
+
     def _assembled(self) -> bool:
         there = {name for name, (_, _, state) in self.members.items() if state in ("alive", "suspect")}
         acting = any(role == "actor" and name in there for name, (role, _, _) in self.members.items())

@@ -113,6 +113,7 @@ class TrackerRole:
         standings = self._core.standings
         if standings.phase_launch == spec.launch:  # who has not heard of the last phase hears it from this incarnation
             self._say_phase(standings.phase, standings.reason)
+        self._say_what_is_left()
         self._reserve = Reserve(self._directory)
         if not self._reserve.hold():
             self._live.alarms["reserve"] = f"no room to spare in {self._directory}: free some space before it is full"
@@ -216,6 +217,7 @@ class TrackerRole:
                 return
             positions = range(0)
         committed = self._core.committed(positions)
+        self._say_what_is_left()  # before the acknowledgement: an actor near the limit waits for both
         if committed.durable:
             self._hub.acknowledge(committed.durable)
         for answer in committed.answers:
@@ -256,6 +258,11 @@ class TrackerRole:
             self._say_phase(fact.body["phase"], fact.body["reason"])
         elif fact.kind == "checkpoint":
             self._transfers.committed(fact.body)
+
+    def _say_what_is_left(self) -> None:
+        left = self._core.phases.env_steps_left
+        if left is not None:
+            self._hub.set_env_steps_left(left)
 
     def _say_phase(self, phase: str, reason: str) -> None:
         self._hub.set_phase(phase, reason[:REASON])  # type: ignore[arg-type]

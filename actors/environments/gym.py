@@ -96,7 +96,7 @@ class GymEnvironments(_OneAgent):
                 observation, reward, terminated, truncated, _ = step(rows[i])
                 write(i, observation)
                 rewards[i] = reward
-                returns[i] += reward
+                returns[i] += float(reward)  # a sum of NumPy's small floats would stay as small
                 if terminated or truncated:
                     terminations[i] = terminated
                     truncations[i] = truncated

@@ -51,7 +51,7 @@ class InTurns(ParallelEnv):  # type: ignore[misc]
             turns.step(actions[agent])
             gained = turns.rewards
             for other in turns.agents:
-                rewards[other] += gained[other]
+                rewards[other] += float(gained[other])
         agents = turns.agents
         terminations, truncations, infos = dict(turns.terminations), dict(turns.truncations), dict(turns.infos)
         observations = {agent: turns.observe(agent) for agent in agents}

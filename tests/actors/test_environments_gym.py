@@ -177,3 +177,27 @@ def test_actions_of_the_wrong_shape_are_the_callers_fault() -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\), expected \(2,\)"):
         vector.step({"agent": np.zeros(3, np.int64)})
     vector.close()
+
+
+class Halves(gymnasium.Env[np.ndarray, int]):
+    """An episode of 5,000 rewards of 1, each in 16 bits: a sum of 16 bits stands still at 2,048."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 5000
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        return np.zeros(1, np.float32), np.float16(1.0), not self.left, False, {}
+
+
+def test_returns_are_sums_in_64_bits() -> None:
+    vector = GymEnvironments([Halves()])
+    vector.reset()
+    steps = (vector.step({"agent": np.zeros(1, np.int64)}) for _ in range(5000))
+    episodes = [episode for step in steps for episode in step.episodes]
+    assert [episode.returns for episode in episodes] == [{"agent": 5000.0}]

@@ -84,6 +84,14 @@ def test_what_the_facts_say_agrees_with_the_summary(finished: Running) -> None:
     assert all(body["status"] == 0 and body["expected"] and body["last_words"] == "" for body in exits.values())
 
 
+def test_a_limit_of_env_steps_is_passed_by_a_fragment(tmp_path: Path) -> None:
+    limited = ("--set", "stop.env_steps=9000", "--set", "stop.return=")
+    with Running(tmp_path, "cartpole", *limited) as run:
+        assert run.wait(90) == 0, run.told()
+    actors, fragment = 2, 32 * 32
+    assert 9000 <= sum(fact.body["env_steps"] for fact in run.facts("progress")) <= 9000 + actors * fragment
+
+
 def test_checkpoints_and_logs_are_there(finished: Running) -> None:
     kept = [f.body for f in finished.facts("checkpoint")]
     for name, policy in summary_of(finished)["policies"].items():

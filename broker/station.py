@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from broker import files
 from broker import messages as m
 from broker.errors import RunError, Superseded, Unreachable
 from broker.names import new_incarnation
@@ -53,7 +54,7 @@ class Spec:
 
     def token(self) -> str:
         """The run token, from its file in the run directory."""
-        return (Path(self.directory) / "token").read_text().strip()
+        return files.read(Path(self.directory) / "token", 256).decode("ascii", "replace").strip()
 
     def identity(self) -> Identity:
         """A fresh incarnation of this role."""

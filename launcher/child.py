@@ -22,10 +22,11 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from broker.errors import RequestError
-from launcher.host import append_folder, set_title
+from launcher.host import append_folder, open_log, set_title
 from launcher.lifeline import watch
 from tracker.disk import LedgerDamaged
 
@@ -126,11 +127,10 @@ def leave(status: int) -> NoReturn:
 def _redirect(log: str) -> None:
     """Standard output and error into the log, standard input from nothing; a native crash leaves its stack there."""
     null = os.open(os.devnull, os.O_RDONLY)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for target, source in ((0, null), (1, file), (2, file)):
-        os.dup2(source, target)
+    with open_log(Path(log)) as file:
+        for target, source in ((0, null), (1, file.fileno()), (2, file.fileno())):
+            os.dup2(source, target)
     os.close(null)
-    os.close(file)
     faulthandler.enable()
 
 

@@ -158,7 +158,7 @@ def export(
     from launcher.watch import run_directory
 
     directory = run_directory(run_dir)
-    from tracker.export import best_template
+    from tracker.export import EXPORTS, best_template, check_place
     from tracker.export import export as write
 
     if to is None:
@@ -166,9 +166,10 @@ def export(
         if out is None:
             typer.echo(text)
         else:
+            check_place(out)
             _write_text(out, text)
         return
-    place = out or directory / "export" / ("ledger.json" if to == "json" else to)
+    place = out or directory / EXPORTS / ("ledger.json" if to == "json" else to)
     typer.echo(str(write(directory, to, place)))
 
 

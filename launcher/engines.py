@@ -21,10 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from launcher.child import ChildSpec
-from launcher.host import start
+from launcher.host import process_start, start
 from launcher.lifeline import Lifeline
 from launcher.nursery import PRELOAD
 
@@ -49,6 +47,8 @@ class Exited:
     attempt: int
     pid: int | None
     status: int | None
+    words: str = ""
+    """Why there was no process, where none could be started."""
 
 
 class _Child:
@@ -56,19 +56,11 @@ class _Child:
 
     def __init__(self, role: str, attempt: int, pid: int) -> None:
         self.role, self.attempt, self.pid = role, attempt, pid
-        try:
-            self._process: psutil.Process | None = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            self._process = None
+        self._start = process_start(pid)
 
     def alive(self) -> bool:
         """Whether it still runs (a zombie does not)."""
-        if self._process is None:
-            return False
-        try:
-            return bool(self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
+        return self._start is not None and process_start(self.pid) == self._start
 
 
 class Engine(ABC):
@@ -143,6 +135,9 @@ class Engine(ABC):
         self._children[pid] = _Child(role, attempt, pid)
         self._events.append(Started(role, attempt, pid))
 
+    def _unborn(self, spec: ChildSpec, error: OSError) -> None:
+        self._events.append(Exited(spec.role, spec.attempt, None, None, f"no process could be started: {error}"))
+
     def _exited(self, pid: int, status: int | None) -> None:
         child = self._children.pop(pid)
         self._events.append(Exited(child.role, child.attempt, pid, status))
@@ -160,8 +155,8 @@ class PlainEngine(Engine):
         arguments = [sys.executable, "-m", "launcher.child", str(self._lifeline.reader)]
         try:
             process = start(arguments, spec.to_plain(), (self._lifeline.reader,), Path(spec.log))
-        except OSError:  # no process to be had just now: as good as one that died at once
-            self._events.append(Exited(spec.role, spec.attempt, None, None))
+        except OSError as error:  # no process to be had just now: as good as one that died at once
+            self._unborn(spec, error)
             return
         self._processes[process.pid] = process
         self._started(spec.role, spec.attempt, process.pid)
@@ -226,8 +221,8 @@ class NurseryEngine(Engine):
         """Queue the order; the nursery forks as soon as its imports are done."""
         try:
             self.warm()
-        except OSError:  # as with a plain child
-            self._events.append(Exited(spec.role, spec.attempt, None, None))
+        except OSError as error:  # as with a plain child
+            self._unborn(spec, error)
             return
         self._asked[spec.role, spec.attempt] = spec
         self._unsent += json.dumps({"spawn": spec.to_plain()}).encode() + b"\n"

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from broker.files import open_file
+
 MEGABYTE = 1024 * 1024
 
 CHILD_VARIABLES: Mapping[str, str] = {
@@ -52,7 +54,7 @@ def start(
         given = files.enter_context(tempfile.TemporaryFile())
         given.write(json.dumps(orders).encode())  # a file, not a pipe: a child that never reads cannot block us
         given.seek(0)
-        out = files.enter_context(log.open("ab")) if isinstance(log, Path) else log
+        out = files.enter_context(open_log(log)) if isinstance(log, Path) else log
         return subprocess.Popen(
             arguments,
             stdin=given,
@@ -62,6 +64,34 @@ def start(
             pass_fds=descriptors,
             start_new_session=True,
         )
+
+
+def open_log(log: Path) -> IO[bytes]:
+    """A log to append to and to read from. Its folder is made again where it was removed."""
+    log.parent.mkdir(mode=0o700, exist_ok=True)
+    return os.fdopen(open_file(log, os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab+", buffering=0)
+
+
+def process_start(pid: int) -> int | None:
+    """When a process was created, in the kernel's ticks since boot: no clock that is set changes it.
+
+    None if there is none, or nothing of it but a zombie. With its pid this names a process for ever.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None if sys.platform == "linux" else _start_elsewhere(pid)
+    return None if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+def _start_elsewhere(pid: int) -> int | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
+    except psutil.Error:
+        return None
 
 
 def append_folder(folder: str | None) -> None:

@@ -14,12 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
+from broker import files
 from broker import messages as m
+from broker.errors import RequestError
 from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.station import Gauge
@@ -30,6 +33,7 @@ from launcher.child import STATUS_REQUEST
 from launcher.directory import RunDirectory, last_words
 from launcher.engines import Engine, Exited, NurseryEngine, PlainEngine, Started
 from launcher.exits import describe
+from launcher.host import open_log
 from launcher.lifeline import Lifeline
 from launcher.plan import Plan, child_of, tracker_address
 from launcher.prompting import is_simulated
@@ -65,6 +69,10 @@ class Launch:
     nursery: NurseryEngine
     resumed: bool = False
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    began: bool = False
+    """Whether a role was ever asked for: from then on the directory holds work."""
+    _logs: dict[tuple[str, int], IO[bytes]] = field(default_factory=dict)
+    """Of each attempt under way: open, so that its last words can be read whatever becomes of the folder."""
     _pids: dict[str, int] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
     _outcome: d.EndRun | None = None
@@ -195,9 +203,20 @@ class Launch:
             self._decide(d.RoleStarted(event.role, event.attempt, event.pid))
             return
         self._pids.pop(event.role, None)
-        words = last_words(self.where.log(event.role, event.attempt))
+        words = self._last_words(event)
         self._exits[event.role] = event.pid or 0
         self._decide(d.RoleExited(event.role, event.attempt, event.status, words))
+
+    def _last_words(self, event: Exited) -> str:
+        path = self.where.log(event.role, event.attempt)
+        words = event.words
+        with ExitStack() as logs:
+            opened = [self._logs.pop((event.role, event.attempt), None)]
+            with suppress(OSError, RequestError):  # a role makes another one if its folder was removed before it began
+                opened.append(os.fdopen(files.open_file(path), "rb"))
+            for log in filter(None, opened):
+                words = words or last_words(logs.enter_context(log))
+        return words
 
     def _decide(self, event: d.Event) -> None:
         for action in self.supervisor.handle(event, time.monotonic()):
@@ -206,8 +225,7 @@ class Launch:
     def _do(self, action: d.Action) -> None:
         match action:
             case d.Spawn(role, attempt):
-                spec = child_of(self.plan, role, attempt, self.where, self.launched)
-                self.engines[self.plan.role(role).engine].spawn(spec)
+                self._spawn(role, attempt)
             case d.Report():
                 if not action.expected:
                     self.fell = f"{action.role} ended with {describe(action.status)}\n{action.last_words}"
@@ -234,6 +252,18 @@ class Launch:
                 self._fact("stop_request", {"reason": reason, "failed": failed})
             case d.EndRun():
                 self._outcome = action
+
+    def _spawn(self, role: str, attempt: int) -> None:
+        self.began = True
+        path = self.where.log(role, attempt)
+        try:
+            self._logs[role, attempt] = open_log(path)
+        except (OSError, RequestError) as error:
+            why = f"its log {path} cannot be written: {getattr(error, 'strerror', None) or error}"
+            self._held.append((time.monotonic(), Exited(role, attempt, None, None, why)))
+            return
+        spec = child_of(self.plan, role, attempt, self.where, self.launched)
+        self.engines[self.plan.role(role).engine].spawn(spec)
 
     def _end(self, role: str, number: signal.Signals) -> None:
         pid = self._pids.get(role)

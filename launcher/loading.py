@@ -15,6 +15,7 @@ import numpy as np
 
 from actors.policies.policy import Policy, build_network
 from actors.spaces import ActionSpec, ObservationSpec
+from broker import files
 from broker.arrays import Tree, from_bytes
 from broker.errors import RequestError
 from launcher.directory import inspect
@@ -81,7 +82,7 @@ class LoadedRun:
             raise RequestError(
                 f"{self.directory}: no whole checkpoint of {policy!r}{why}; let the run go on for longer"
             )
-        return from_bytes(found[0].read_bytes())
+        return from_bytes(files.read(found[0], found[1].size))
 
     def policy(self, name: str, *, seed: int = 0) -> LoadedPolicy:
         """A policy at its newest checkpoint. RequestError if there is none, or it is not a network."""

@@ -24,7 +24,7 @@ from launcher.reading import resume as load_resumed
 from launcher.runfile import RunFile
 
 if TYPE_CHECKING:
-    from launcher.launch import View
+    from launcher.launch import Launch, View
     from launcher.plan import Plan
 
 
@@ -37,10 +37,11 @@ def run(  # noqa: PLR0917 - the command line, option by option
     headless: bool = False,
     seconds: float | None = None,
 ) -> int:
-    """Run to the end; returns the exit status. RequestError, with nothing left behind, if the request is wrong."""
+    """Run to the end; returns the exit status. RequestError, with nothing left behind unless a role found it, if the
+    request is wrong.
+    """
     settings = [*(overrides or ()), *([f"stop.seconds={seconds}"] if seconds is not None else [])]
     changed: dict[str, tuple[Any, Any]] = {}
-    existed = resume
     if resume:
         assert run_dir is not None
         resolved, changed = load_resumed(directories.inspect(run_dir).run_file, settings)
@@ -51,14 +52,13 @@ def run(  # noqa: PLR0917 - the command line, option by option
         where = directories.make(resolved.name, run_dir, resume=True)
     else:
         resolved = load(run, settings, seed)
-        existed = directories.exists(run_dir)
         where = directories.make(resolved.name, run_dir)
-    kept = resume
+    launch: Launch | None = None
     lifeline = Lifeline()
     nursery = NurseryEngine(lifeline, where.log("nursery"), folder=resolved.folder)
     try:
         nursery.warm()  # the longest of all preparations; the others go on beside it, imports among them
-        from launcher.launch import Launch
+        from launcher import launch as launches
 
         plan = _plan(resolved)
         if resolved.endpoints is not None:
@@ -66,19 +66,18 @@ def run(  # noqa: PLR0917 - the command line, option by option
 
             reach(resolved.endpoints.model_dump())
         resolved.write(where.run_file)
-        launch = Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)
+        launch = launches.Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)
         status = launch.run(_view(headless))
         if status == STATUS_REQUEST:
             problem = launch.problem
-            told = (problem.last_words or problem.reason) if problem else "a role was asked for what cannot be"
-            raise RequestError(told)
-        kept = True
+            reason = (problem.last_words or problem.reason) if problem else "a role was asked for what cannot be"
+            raise RequestError(f"{reason}\nwhat its roles wrote is kept in {where.path}")
     finally:
         nursery.close(1.0)
         lifeline.close()
         where.close()
-        if not kept and not where.worked():
-            where.discard(folder_too=not existed)
+        if not resume and (launch is None or not launch.began):
+            where.discard()
     summary = _show_summary(where)
     if status == 0 and launch.fell and not any(policy["updates"] for policy in summary.get("policies", {}).values()):
         raise RunError(f"nothing was learned: {launch.fell}")

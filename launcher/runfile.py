@@ -9,7 +9,6 @@ The models are the only description of the keys: `launcher.mistakes` reads them 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from actors.curriculum.settings import DrawingSettings
 from actors.prompts.settings import Endpoints, Prompts
 from actors.scripted.settings import Scripted
+from broker.files import write_whole
 from tracker.curriculum.settings import CurriculumSettings
 
 Settings = dict[str, JsonValue]
@@ -161,9 +161,4 @@ class RunFile(Section):
 
     def write(self, path: Path) -> None:
         """Write the resolved run file, synced and whole or not at all."""
-        temporary = path.with_name(path.name + ".new")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(self.to_toml())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, self.to_toml().encode())

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from broker import files
 from broker.errors import RequestError, Unreachable
 from launcher import words
 
@@ -70,7 +71,7 @@ class Target:
         if token is None:
             raise RequestError(f"nothing here knows the token of {address}: give its file with --token FILE")
         try:
-            return Feed(address, token.read_text(encoding="ascii").strip())
+            return Feed(address, files.read(token, 256).decode("ascii").strip())
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(
                 f"the run's token {token} cannot be read: {error}; watch as the user who runs it"
@@ -89,7 +90,7 @@ def read_address(directory: Path | None) -> str | None:
     if directory is None:
         return None
     try:
-        address = words.mapping(json.loads((directory / "tracker.json").read_text(encoding="utf-8"))).get("address")
+        address = words.mapping(json.loads(files.read(directory / "tracker.json"))).get("address")
     except (OSError, ValueError):
         return None
     return address if isinstance(address, str) else None
@@ -98,14 +99,21 @@ def read_address(directory: Path | None) -> str | None:
 def target(given: str | None, token: Path | None = None) -> Target:
     """What `RUN-DIR or ADDRESS` means; for an address the run directory is looked for under `runs-out/`."""
     if given is not None and given.startswith(("ipc://", "tcp://")):
-        home = [path for path in RUNS.iterdir() if read_address(path) == given] if RUNS.is_dir() else []
-        held = [path for path in home if Target(path, None, None).is_running()]
+        held = [path for path in RUNS.iterdir() if _serves(path, given)] if RUNS.is_dir() else []
         if not held and token is None:
             raise RequestError(
                 f"no running run under {RUNS}/ has the address {given}: give its token with --token FILE"
             )
         return Target(held[0] if held else None, given, token)
     return Target(run_directory(given), None, token)
+
+
+def _serves(directory: Path, address: str) -> bool:
+    """Whether this is the directory of a running run whose tracker has this address."""
+    try:
+        return read_address(directory) == address and Target(directory, None, None).is_running()
+    except RequestError:  # what is wrong with another run is no matter of this one
+        return False
 
 
 def told(document: dict[str, Any]) -> dict[str, Any]:

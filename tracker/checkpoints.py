@@ -1,7 +1,8 @@
 """Checkpoints on disk: taken in chunks, written whole or not at all, the newest few and the best kept.
 
 Invariants: a file under its final name is whole, synced and has the checksum that was offered; beside it lies a
-manifest (`.json`) that names policy, version, size and sha256; what is left of an interrupted write is swept at start.
+manifest (`.json`) that names policy, version, size and sha256; what is left of an interrupted write is swept at start;
+a checkpoint is removed only by the rotation, which says so on disk first: one whose manifest was lost is kept.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from broker.errors import DamagedCheckpoint, RunError
+from broker.errors import DamagedCheckpoint, RequestError, RunError
+from broker.files import PARTIAL, create, make_folder, open_file, read, sync_folder, write_whole
 from broker.messages import CheckpointOffer
-from tracker.files import PARTIAL, sync_folder, write_whole
 
 CHUNK = 1024 * 1024
 """Bytes in every chunk but the last."""
 FOLDER = "checkpoints"
 COMING = ".coming"
 """Behind the name of a manifest whose checkpoint is about to take its place: the same version may be offered again."""
+GOING = ".going"
+"""Behind the name of a manifest whose checkpoint is being removed: without it none is."""
 
 
 class CheckpointsFull(RunError):  # noqa: N818 - as broker.errors names them
@@ -73,24 +76,26 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep: int = 5) -> None:
         """Open the folder (made if it is not there) and sweep it."""
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.keep = keep
         self._open: dict[str, _Arrival] = {}
         self.swept = self._sweep()
 
     def _sweep(self) -> list[str]:
-        """Remove what interrupted writes left: partial files, and checkpoints or manifests that are alone."""
+        """Remove what an interrupted write or removal left; a checkpoint that nobody decided to remove is kept."""
         for coming in self.folder.glob(f"*.json{COMING}"):  # an interrupted `finish`: was the file renamed already?
             manifest = _manifest(coming)
             if manifest is not None and flaw(self.folder, manifest) is None:
                 coming.rename(coming.with_name(coming.name.removesuffix(COMING)))
-        names = {path.name for path in self.folder.iterdir() if path.is_file()}
-        alone = {n for n in names if n.endswith(".checkpoint") and f"{n}.json" not in names}
-        alone |= {n for n in names if n.endswith(".checkpoint.json") and n.removesuffix(".json") not in names}
-        gone = sorted(alone | {name for name in names if name.endswith((PARTIAL, COMING))})
-        for name in gone:
+        names = {path.name for path in self.folder.iterdir()}
+        going = {name.removesuffix(f".json{GOING}") for name in names if name.endswith(f".checkpoint.json{GOING}")}
+        going = {name for name in going & names if f"{name}.json" not in names}  # else its version was offered again
+        left = {name for name in names if name.endswith((PARTIAL, COMING))}
+        last = {name for name in names if name.endswith(GOING)}
+        swept = [*sorted(going | left), *sorted(last)]
+        for name in swept:
             (self.folder / name).unlink()
-        return gone
+        return swept
 
     # --- writing
 
@@ -108,7 +113,7 @@ class CheckpointStore:
             self.abandon(offer.policy)
         path = self.folder / f"{_name(offer)}{PARTIAL}"
         try:
-            file = path.open("wb")
+            file = os.fdopen(create(path), "wb")
         except OSError as error:
             raise _failure(error, path) from error
         self._open[offer.policy] = _Arrival(incarnation, offer, path, file, hashlib.sha256())
@@ -193,9 +198,11 @@ class CheckpointStore:
         best = self.best(policy)
         for manifest in manifests[self.keep :]:
             if manifest != best:
-                # The manifest last: alone it is swept, while a checkpoint without one would look interrupted.
+                beside = self.folder / f"{manifest.file}.json"
+                going = beside.with_name(f"{beside.name}{GOING}")
+                beside.rename(going)
                 (self.folder / manifest.file).unlink(missing_ok=True)
-                (self.folder / f"{manifest.file}.json").unlink(missing_ok=True)
+                going.unlink()
 
     def close(self) -> None:
         """Drop what is open."""
@@ -232,31 +239,31 @@ def newest_valid(folder: Path, policy: str) -> tuple[tuple[Path, Manifest] | Non
         if reason is None:
             return (folder / manifest.file, manifest), skipped
         skipped.append((manifest.file, reason))
-    return None, skipped
+    return None, skipped + [(name, "it has no manifest") for name in _alone(folder, policy)]
 
 
 def flaw(folder: Path, manifest: Manifest) -> str | None:
     """What is wrong with a checkpoint on disk, or None: reads it through."""
     path = folder / manifest.file
     try:
-        size = path.stat().st_size
-        if size != manifest.size:
-            return f"it has {size} bytes, its manifest says {manifest.size}"
-        with path.open("rb") as file:
+        with os.fdopen(open_file(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != manifest.size:
+                return f"it has {size} bytes, its manifest says {manifest.size}"
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+    except (OSError, RequestError) as error:
+        return f"it cannot be read ({getattr(error, 'strerror', None) or error})"
     return None if found == manifest.sha256 else f"its sha256 is {found[:12]}..., not {manifest.sha256[:12]}..."
 
 
 def read_chunk(path: Path, index: int) -> bytes:
     """The chunk `index` of a file: 1 MiB, less at the end, empty beyond it. DamagedCheckpoint if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_file(path), "rb") as file:
             file.seek(index * CHUNK)
             return file.read(CHUNK)
-    except OSError as error:
-        raise DamagedCheckpoint(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, RequestError) as error:
+        raise DamagedCheckpoint(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _name(offer: CheckpointOffer) -> str:
@@ -266,9 +273,15 @@ def _name(offer: CheckpointOffer) -> str:
 
 def _manifest(path: Path) -> Manifest | None:
     try:
-        return Manifest.of(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return Manifest.of(json.loads(read(path)))
+    except (OSError, RequestError, ValueError, KeyError, TypeError):
         return None
+
+
+def _alone(folder: Path, policy: str) -> list[str]:
+    """Checkpoints without a manifest, the newest names last."""
+    names = {path.name for path in folder.glob(f"{policy}~*")}
+    return sorted(name for name in names if name.endswith(".checkpoint") and f"{name}.json" not in names)
 
 
 def _manifests(folder: Path, policy: str | None) -> list[Manifest]:

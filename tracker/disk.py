@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from broker.errors import RunError
+from broker.files import create
 
 PROBE = 1024 * 1024
 """Bytes that are tried when it is not clear whether there is room."""
@@ -47,7 +48,7 @@ def no_room(path: Path) -> bool:
     # file may grow no further: it is tried what the disk says to bytes of our own.
     probe = path.with_name(f"{path.name}-probe")
     try:
-        with probe.open("wb") as file:
+        with os.fdopen(create(probe), "wb") as file:
             file.write(bytes(PROBE))
             file.flush()
             os.fsync(file.fileno())

@@ -25,6 +25,8 @@ from tracker.leaderboard import best_text, texts_and_rewards
 from tracker.ledger import LEDGER, LedgerReader, StoredFact
 from tracker.templates import Templates
 
+EXPORTS = "export"
+"""The folder of a run directory that holds exports."""
 _OWN = ("position", "source", "incarnation", "sequence", "time")
 
 
@@ -55,6 +57,7 @@ def export(run_dir: Path, to: str, out: Path) -> Path:
         raise RequestError(f"{out} is a folder: name a file, for example {out / 'facts.json'}")
     if out.exists() and not (out.is_file() or out.is_dir()):
         raise RequestError(f"{out} is no file that may be replaced: name another")
+    check_place(out)
     with LedgerReader(run_dir / LEDGER) as ledger:
         through = ledger.last_position
         try:
@@ -64,6 +67,17 @@ def export(run_dir: Path, to: str, out: Path) -> Path:
         except OSError as error:
             raise RequestError(f"cannot export to {out}: {error.strerror or error}; choose another place") from error
     return out
+
+
+def check_place(out: Path) -> None:
+    """RequestError if `out` is a file of a run: such a file is never replaced, but for an earlier export."""
+    place = out.resolve()
+    for folder in place.parents:
+        is_run = (folder / LEDGER).exists() or (folder / "run.toml").exists()
+        if is_run and place.is_file() and place.relative_to(folder).parts[0] != EXPORTS:
+            raise RequestError(
+                f"{out} is a file of the run in {folder}: name another, for example in {folder / EXPORTS}"
+            )
 
 
 def best_template(run_dir: Path, policy: str | None = None) -> str:

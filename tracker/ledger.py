@@ -12,6 +12,7 @@ keeps the promise by itself, and other tools read one plain table.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from broker import files
 from tracker import schema
 from tracker.disk import LedgerDamaged, LedgerFull
 from tracker.facts import Row
-from tracker.reader import LEDGER, LedgerReader, StoredFact, check_mended
+from tracker.reader import LEDGER, LedgerReader, StoredFact, check_files, check_mended
 
 CHECKED_WHOLE = 32 * 1024 * 1024
 """A file up to this size (bytes) is checked through when it is opened; of a larger one the newest facts are."""
@@ -49,6 +51,8 @@ class Ledger(LedgerReader):
         self.path = Path(path)
         self.damaged = {}
         check_mended(self.path)
+        if not check_files(self.path):
+            os.close(files.create(self.path))  # what SQLite puts beside it has the same mode
         with self._mapped():
             self._connection = self._connect(self.path.absolute().as_uri())
             self._connection.execute(f"PRAGMA page_size = {PAGE}")  # of a new file: one that is there keeps its own

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from broker import files
 from broker.errors import RequestError
 
 LOCK = "run.lock"
@@ -24,7 +25,7 @@ class RunLock:
         """Take it. RequestError names the process that holds it, or why the file cannot be opened."""
         self.path = Path(directory) / LOCK
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = files.open_file(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise RequestError(f"cannot open {self.path}: {error.strerror}; check the run directory") from error
         try:
@@ -68,7 +69,7 @@ class RunLock:
 def holder(directory: Path) -> int | None:
     """The pid written in the lock file, if there is one."""
     try:
-        return int((Path(directory) / LOCK).read_text().split()[0])
+        return int(files.read(Path(directory) / LOCK, 64).split()[0])
     except (OSError, ValueError, IndexError):
         return None
 
@@ -76,7 +77,7 @@ def holder(directory: Path) -> int | None:
 def is_held(directory: Path) -> bool:
     """Whether a tracker holds the run directory just now. Looks without taking: a shared lock, given back at once."""
     try:
-        file = os.open(Path(directory) / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        file = files.open_file(Path(directory) / LOCK)
     except OSError:
         return False
     try:

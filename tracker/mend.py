@@ -9,22 +9,21 @@ any moment, it is done when it was done once more: what is to be exchanged is wr
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from broker.errors import RequestError
+from broker.files import read, sync_folder, write_whole
 from tracker.facts import Row
-from tracker.files import sync_folder, write_whole
 from tracker.ledger import LEDGER, Ledger, LedgerDamaged, LedgerReader
 from tracker.lock import RunLock
-from tracker.reader import mending
+from tracker.reader import BESIDE, check_files, mending
 
 CHUNK = 1_000
 NEW = f"{LEDGER}.mended"
-BESIDE = ("-wal", "-shm", "")
-"""A ledger's files: the ledger itself is the last."""
 
 
 class Mended(NamedTuple):
@@ -45,17 +44,17 @@ def mend(run_dir: Path) -> Mended:
     """
     path = Path(run_dir) / LEDGER
     begun = mending(path)
-    if not path.is_file() and not begun.is_file():
+    if not check_files(path) and not os.path.lexists(begun):
         raise RequestError(f"no ledger at {path}: name the directory of a run (it holds {LEDGER})")
     with RunLock(path.parent):
-        if not begun.is_file():
+        if not os.path.lexists(begun):
             if _sound(path):
                 raise RequestError(f"{path} is not damaged: there is nothing to mend")
             facts, why = _make(path)
             write_whole(begun, json.dumps({"facts": facts, "why": why, "aside": _free(path).name}).encode())
             sync_folder(path.parent)
         try:
-            plan = Mended(**json.loads(begun.read_text()))
+            plan = Mended(**json.loads(read(begun)))
         except (ValueError, TypeError) as error:
             raise RequestError(f"{begun} is not as it was written ({error}): remove it, if {path} is whole") from error
         aside = path.parent / plan.aside
@@ -109,9 +108,9 @@ def _sound(path: Path) -> bool:
 
 def _free(path: Path) -> Path:
     number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+    while any(os.path.lexists(f"{path}.damaged-{number}{suffix}") for suffix in BESIDE):
         number += 1
-    return aside
+    return path.with_name(f"{path.name}.damaged-{number}")
 
 
 def _readable(path: Path, why: list[str]) -> Iterator[list[Row]]:

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from broker.errors import RequestError
+from broker.files import write_whole
 from tracker.ledger import LedgerFull
 from tracker.summary import SUMMARY, write_summary
 
@@ -30,14 +32,8 @@ class Notices:
 
     def address(self, address: str, run: str, now: float) -> bool:
         """Leave the tracker's address for `watch`. True once it is there; call it again until then."""
-
-        def write() -> None:
-            path = self._directory / ADDRESS
-            temporary = path.with_name(f"{ADDRESS}.new")
-            temporary.write_text(json.dumps({"address": address, "run": run, "pid": os.getpid()}))
-            temporary.replace(path)
-
-        return self._leave(ADDRESS, write, now)
+        notice = json.dumps({"address": address, "run": run, "pid": os.getpid()}).encode()
+        return self._leave(ADDRESS, lambda: write_whole(self._directory / ADDRESS, notice), now)
 
     def summary(self, now: float) -> bool:
         """Leave the summary of the run as it is in the ledger. True once it is there; call it again until then."""
@@ -51,7 +47,7 @@ class Notices:
         self._tried[name] = now
         try:
             write()
-        except (OSError, LedgerFull) as error:
+        except (OSError, LedgerFull, RequestError) as error:
             self._alarms[name] = f"{name} cannot be written: {error}; free some space, it is tried again"
             return False
         self._alarms.pop(name, None)

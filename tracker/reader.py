@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from broker import files
 from broker.errors import RequestError
 from tracker import schema
 from tracker.disk import corrupt, failure
 
 LEDGER = "ledger.sqlite"
+BESIDE = ("-wal", "-shm", "")
+"""A ledger's files: the ledger itself is the last."""
 CHECKED_NEWEST = 1_000
 """Facts that `check_newest` looks at."""
 _ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
@@ -37,6 +40,18 @@ def check_mended(path: Path) -> None:
         raise RequestError(f"{path} was being mended when that was cut short: run `headrace mend {path.parent}` again")
 
 
+def check_files(path: Path) -> bool:
+    """Whether there is a ledger. RequestError where it, or a file beside it, is not what SQLite may open."""
+    found = False
+    for suffix in BESIDE:
+        try:
+            files.check(Path(f"{path}{suffix}"))
+            found = True
+        except FileNotFoundError:
+            found = False
+    return found  # of the last one, the ledger itself
+
+
 class LedgerReader:
     """A ledger that is only read: by summary, export and watch, also while a tracker writes it."""
 
@@ -45,7 +60,7 @@ class LedgerReader:
         self.path = Path(path)
         self.damaged: dict[str, str] = {}
         check_mended(self.path)
-        if not self.path.is_file():
+        if not check_files(self.path):
             raise RequestError(f"no ledger at {self.path}: name the directory of a run (it holds {LEDGER})")
         uri = self.path.resolve().as_uri()
         with self._mapped():

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from broker.files import open_file
+
 FILE = "reserve"
 SIZE = 8 * 1024 * 1024
 """Bytes: the last facts of all sources, the last snapshot and the summary of an ordinary run fit in."""
@@ -24,8 +26,12 @@ class Reserve:
     def hold(self) -> bool:
         """Take the room, or keep what an earlier tracker took. False where there is none: the run can go on without."""
         try:
-            with self._path.open("ab") as file:  # not emptied first: on a full disk it might not be had again
-                os.posix_fallocate(file.fileno(), 0, self._size)
+            # Not emptied first: on a full disk it might not be had again.
+            file = open_file(self._path, os.O_WRONLY | os.O_CREAT)
+            try:
+                os.posix_fallocate(file, 0, self._size)
+            finally:
+                os.close(file)
         except OSError:
             self.release()
             return False

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from broker.files import write_whole
 from tracker.checkpoints import FOLDER
 from tracker.curriculum.pool import Curriculum
 from tracker.curriculum.report import section
 from tracker.document import policy_counts, task_counts
 from tracker.epochs import Epochs
-from tracker.files import write_whole
 from tracker.leaderboard import summary_part, template_rows
 from tracker.ledger import LEDGER, LedgerReader
 from tracker.lock import is_held

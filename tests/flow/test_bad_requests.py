@@ -1,4 +1,6 @@
-"""A wrong request: one message that says what is wrong, exit status 2, no process and no run directory left."""
+"""A wrong request: one message that says what is wrong, exit status 2, no process left; and no run directory, unless a
+role was started in it: then it is kept, and the message says where.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ class Broken(gymnasium.Env):
 """
 
 
-def refused(home: Path, *arguments: str) -> str:
-    """Run it; its one message."""
+def refused(home: Path, *arguments: str, kept: bool = False) -> str:
+    """Run it; its one message. `kept`: a role met the mistake, so that there are logs."""
     before = {process.pid for process in psutil.process_iter()}
     done = headrace("run", *arguments, "--headless", cwd=home, seconds=60)
     assert done.returncode == 2, done.stdout + done.stderr
@@ -48,7 +50,11 @@ def refused(home: Path, *arguments: str) -> str:
     ours = [p for p in psutil.process_iter() if p.pid not in before and "launcher." in " ".join(_command(p))]
     assert not [p for p in ours if p.cwd() == str(home)], "processes were left"
     assert not processes_in(home)
-    assert not list(home.glob("runs-out/*")), "a directory was left that nobody asked for"
+    left = list(home.glob("runs-out/*"))
+    assert bool(left) is kept, "a directory is left where a role was started, and only there"
+    for directory in left:
+        assert f"what its roles wrote is kept in {directory}" in message
+        assert list((directory / "logs").iterdir())
     return message
 
 
@@ -92,7 +98,7 @@ def test_what_is_found_before_a_process_starts(tmp_path: Path, settings: list[st
 def test_what_only_a_role_can_find(tmp_path: Path, setting: str) -> None:
     (tmp_path / "worlds.py").write_text("")
     (tmp_path / "own.toml").write_text('name = "own"\n[environment]\nid = "CartPole-v1"\n[stop]\nseconds = 5\n')
-    message = refused(tmp_path, "own.toml", "--set", setting)
+    message = refused(tmp_path, "own.toml", "--set", setting, kept=True)
     value = setting.rpartition("=")[2] if "batch" not in setting else "batch_stepps"
     assert value.partition(":")[0] in message, message
 
@@ -102,7 +108,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        message = refused(tmp_path, "cartpole", "--set", f"tracker.address=tcp://127.0.0.1:{port}")
+        message = refused(tmp_path, "cartpole", "--set", f"tracker.address=tcp://127.0.0.1:{port}", kept=True)
     assert str(port) in message
     assert "in use" in message
 
@@ -136,13 +142,13 @@ def test_a_place_that_cannot_be_is_a_message(tmp_path: Path, place: str, told: s
 
 
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
-    message = refused(tmp_path, "cartpole", "--set", "learner.device=cuda:63")
+    message = refused(tmp_path, "cartpole", "--set", "learner.device=cuda:63", kept=True)
     assert "learner.device 'cuda:63': there is no such device here" in message
 
 
 def test_an_asked_for_directory_is_free_again_after_a_refusal(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    refused(tmp_path, "cartpole", "--run-dir", "mine", "--set", "learner.algorithm=nowhere:Own")
+    refused(tmp_path, "cartpole", "--run-dir", "mine", "--set", "environment.id=nowhere:Nothing")
     assert list((tmp_path / "mine").iterdir()) == []
 
 

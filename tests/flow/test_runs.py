@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.arrays import from_bytes
+from broker.errors import RequestError
 from tests.flow.running import Running, headrace, processes_in, quiet, until
 from tracker.checkpoints import newest_valid
 
@@ -184,7 +187,32 @@ def test_an_interrupt_before_anything_was_started(tmp_path: Path) -> None:
     # One that was being born at that very moment sees that the launcher is gone, and follows.
     until(lambda: not processes_in(run.directory), "nobody is left behind")
     assert "Traceback" not in run.errors.read_text()
-    assert not run.directory.exists(), "of a run that never began nothing is kept"
+    if run.directory.exists():  # a role was asked for already
+        assert list((run.directory / "logs").glob("tracker.*.log"))
+
+
+def test_a_run_whose_ledger_was_deleted_is_kept(tmp_path: Path) -> None:
+    run = Running(tmp_path, "cartpole", "--set", "learner.checkpoint_seconds=0.2")
+    with suppress(RequestError), run:  # there is no ledger left that could be checked
+        run.until(lambda: run.last("checkpoint"), "a checkpoint", 45)
+        for path in run.directory.glob("ledger.sqlite*"):
+            path.unlink()
+        run.interrupt()
+        run.expected_status = run.wait(30)
+    assert list((run.directory / "checkpoints").glob("agent~*.checkpoint"))
+    assert list((run.directory / "logs").iterdir())
+
+
+def test_last_words_reach_the_ledger_without_logs(tmp_path: Path) -> None:
+    with Running(tmp_path, "cartpole", "--set", "stop.return=") as run:
+        run.learning()
+        shutil.rmtree(run.directory / "logs")
+        os.kill(run.pid("actor-0"), signal.SIGABRT)  # faulthandler writes where it was
+        run.restarts.add("actor-0")
+        fell = run.until(lambda: [f for f in run.facts("exited") if not f.body["expected"]], "it fell")
+        assert "Extension modules:" in fell[0].body["last_words"]
+        run.until(lambda: len([f for f in run.facts("spawned") if f.body["role"] == "actor-0"]) == 2, "it is back")
+        shutil.rmtree(run.directory / "logs", ignore_errors=True)
 
 
 def test_a_terminated_tracker_ends_the_run_and_says_so(tmp_path: Path) -> None:

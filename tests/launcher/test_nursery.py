@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -14,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from launcher import directory
 from launcher.child import ChildSpec
-from launcher.directory import last_words
 from launcher.engines import Engine, Exited, NurseryEngine, PlainEngine, Started
 from launcher.lifeline import Lifeline
 
@@ -34,6 +35,13 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def last_words(log: Path) -> str:
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        return directory.last_words(file)
 
 
 class Seen:
@@ -180,7 +188,9 @@ def test_a_nursery_that_cannot_be_started_is_as_one_that_died(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     nursery.spawn(spec(tmp_path, "note"))
-    assert Seen(nursery).exited("note") == Exited("note", 1, None, None)
+    unborn = Seen(nursery).exited("note")
+    assert (unborn.pid, unborn.status) == (None, None)
+    assert "no process could be started" in unborn.words
     monkeypatch.undo()
     nursery.spawn(spec(tmp_path, "note"))
     assert Seen(nursery).exited("note").status == 0
@@ -263,3 +273,11 @@ def test_no_orphans_when_the_launcher_is_killed(tmp_path: Path, nursery_too: boo
         parent.kill()
         parent.wait(10)
         parent.stdout.close()
+
+
+def test_a_log_whose_folder_was_removed_is_made_again(engine: Engine, tmp_path: Path) -> None:
+    made = spec(tmp_path / "logs", "crash")
+    engine.spawn(made)
+    assert Seen(engine).exited("crash").status == 1
+    assert "ValueError: the last words" in last_words(Path(made.log))
+    assert stat.S_IMODE(Path(made.log).stat().st_mode) == 0o600

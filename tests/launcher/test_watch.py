@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import zmq
 from rich.console import Console
@@ -22,6 +21,7 @@ from broker.names import STANDINGS, new_incarnation, new_token, topic
 from broker.wire import Codec, Identity
 from launcher import directory as directories
 from launcher import watch
+from launcher.host import process_start
 from tests.launcher import documents
 from tracker.lock import RunLock
 
@@ -138,9 +138,8 @@ def test_a_run_whose_tracker_is_about_to_come_back_goes_on(tmp_path: Path) -> No
     run = watch.Target(directory.path, None, None)
     try:
         assert not run.is_running()  # a launcher that is this very process does not count
-        launcher = psutil.Process(os.getppid())
         assert directory.ipc is not None
-        (directory.ipc / "owner").write_text(f"{launcher.pid} {launcher.create_time():.2f}\n")
+        (directory.ipc / "owner").write_text(f"{os.getppid()} {process_start(os.getppid())}\n")
         assert run.is_running()
     finally:
         directory.close()

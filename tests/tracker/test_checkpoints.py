@@ -195,17 +195,76 @@ def test_a_version_that_is_offered_again_is_whole_whenever_it_is_killed(
     assert names(tmp_path) == ["p~1.1.checkpoint", "p~1.1.checkpoint.json"]
 
 
-def test_leftovers_are_swept(tmp_path: Path) -> None:
+def test_leftovers_of_a_write_are_swept(tmp_path: Path) -> None:
     put(CheckpointStore(tmp_path), 1)
-    for name in (
-        "p~1.2.checkpoint.partial",
-        "p~1.3.checkpoint",
-        "p~1.4.checkpoint.json",
-        "p~1.5.checkpoint.json.partial",
-    ):
+    for name in ("p~1.2.checkpoint.partial", "p~1.5.checkpoint.json.partial", "p~1.6.checkpoint.json.coming"):
         (tmp_path / name).write_text("half")
-    assert len(CheckpointStore(tmp_path).swept) == 4
+    assert len(CheckpointStore(tmp_path).swept) == 3
     assert names(tmp_path) == ["p~1.1.checkpoint", "p~1.1.checkpoint.json"]
+
+
+def test_a_checkpoint_that_lost_its_manifest_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    put(CheckpointStore(folder), 1)
+    put(CheckpointStore(folder), 2)
+    (folder / "p~1.2.checkpoint.json").unlink()
+    (folder / "p~1.1.checkpoint").rename(tmp_path / "elsewhere")  # someone needed the room for a while
+    found, skipped = CheckpointStore(folder).newest_valid("p")
+    assert names(folder) == ["p~1.1.checkpoint.json", "p~1.2.checkpoint"]
+    assert found is None
+    assert dict(skipped)["p~1.2.checkpoint"] == "it has no manifest"
+    (tmp_path / "elsewhere").rename(folder / "p~1.1.checkpoint")
+    found, _ = CheckpointStore(folder).newest_valid("p")
+    assert found is not None
+
+
+@pytest.mark.parametrize("kills", [0, 1, 2, 3])
+def test_a_rotation_is_finished_wherever_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    put(store, 1)
+    done: list[str] = []
+
+    def dying(method: str) -> None:
+        real = getattr(Path, method)
+
+        def step(path: Path, *more: object, **options: object) -> object:
+            if "1.1" in path.name:
+                if len(done) == kills:
+                    raise KeyboardInterrupt  # as good as a kill: nothing of ours handles it
+                done.append(method)
+            return real(path, *more, **options)
+
+        monkeypatch.setattr(Path, method, step)
+
+    dying("rename")
+    dying("unlink")
+    if kills < 3:
+        with pytest.raises(KeyboardInterrupt):
+            put(store, 2)
+    else:
+        put(store, 2)
+    assert len(done) == kills
+    monkeypatch.undo()
+    CheckpointStore(tmp_path)
+    whole = ["p~1.2.checkpoint", "p~1.2.checkpoint.json"]
+    assert names(tmp_path) == (whole if kills else ["p~1.1.checkpoint", "p~1.1.checkpoint.json", *whole])
+
+
+def test_what_is_planted_is_a_damaged_checkpoint(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        put(CheckpointStore(tmp_path), number)
+    (tmp_path / "p~1.3.checkpoint").unlink()
+    os.mkfifo(tmp_path / "p~1.3.checkpoint")
+    (tmp_path / "p~1.2.checkpoint.json").unlink()
+    (tmp_path / "p~1.2.checkpoint.json").symlink_to("/dev/zero")
+    found, skipped = CheckpointStore(tmp_path).newest_valid("p")
+    assert found is not None
+    assert found[1].version == (1, 1)
+    assert "FIFO" in dict(skipped)["p~1.3.checkpoint"]
+    with pytest.raises(DamagedCheckpoint, match="FIFO"):
+        read_chunk(tmp_path / "p~1.3.checkpoint", 0)
 
 
 def test_a_run_is_locked_once(tmp_path: Path) -> None:

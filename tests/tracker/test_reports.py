@@ -296,3 +296,18 @@ def test_a_role_that_died_is_restarting() -> None:
     for fact in b.facts(*STORY, ("launcher", "exited", b.exited("actor-0"))):
         fold.apply(fact)
     assert standings_document(fold, Live(), 0.0)["roles"][0]["state"] == "restarting"
+
+
+@pytest.mark.parametrize("place", ["ledger.sqlite", "run.toml", "checkpoints/p~1.1.checkpoint", "link"])
+def test_an_export_replaces_no_file_of_a_run(tmp_path: Path, place: str) -> None:
+    make(tmp_path, *STORY).close()
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("run.toml", "checkpoints/p~1.1.checkpoint"):
+        (tmp_path / name).write_text("work")
+    (tmp_path / "link").symlink_to(tmp_path / "run.toml")
+    before = (tmp_path / place).read_bytes()
+    with pytest.raises(RequestError, match="is a file of the run in"):
+        export(tmp_path, "json", tmp_path / place)
+    assert (tmp_path / place).read_bytes() == before
+    for _ in range(2):
+        export(tmp_path, "json", tmp_path / "export" / "ledger.json")

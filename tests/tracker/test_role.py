@@ -84,10 +84,10 @@ def test_the_directory_goes_to_all_on_change_and_to_each_at_its_hello(
 
 def test_only_the_end_of_this_launch_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, *STORY, ENDED).close()
-    (tmp_path / "tracker.json.new").mkdir()  # stands for a disk without room
+    (tmp_path / "tracker.json.partial").mkdir()  # stands for a disk without room
     made = Made(tmp_path, launch=2)
     assert "tracker.json" in made.role._live.alarms
-    (tmp_path / "tracker.json.new").rmdir()
+    (tmp_path / "tracker.json.partial").rmdir()
     monkeypatch.setattr(roles, "FULL_PAUSE", 0.01)
     calm = SimpleNamespace(collect=lambda: 0, freeze=lambda: None, set_threshold=lambda *_: None)
     monkeypatch.setattr(roles, "gc", calm)
@@ -125,13 +125,13 @@ def test_a_notice_that_cannot_be_written_is_an_alarm_and_tried_again(tmp_path: P
     make(tmp_path, *STORY, ENDED).close()
     alarms: dict[str, str] = {}
     notices = Notices(tmp_path, alarms)
-    for name in ("tracker.json.new", "summary.json.partial"):
+    for name in ("tracker.json.partial", "summary.json.partial"):
         (tmp_path / name).mkdir()
     assert not notices.address("ipc:///t", "spread", 1.0)
     assert not notices.summary(1.0)
     assert sorted(alarms) == ["summary.json", "tracker.json"]
     assert "free some space" in alarms["summary.json"]
-    for name in ("tracker.json.new", "summary.json.partial"):
+    for name in ("tracker.json.partial", "summary.json.partial"):
         (tmp_path / name).rmdir()
     assert not notices.summary(1.0 + AGAIN / 2)
     assert notices.summary(1.0 + AGAIN)

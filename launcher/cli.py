@@ -8,6 +8,7 @@ command runs, so that `--help` answers at once and nothing but a learner, an act
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import signal
@@ -18,6 +19,9 @@ from typing import Annotated, Any
 import typer
 
 from broker.errors import HeadraceError, RequestError
+from broker.text_files import path_error
+
+WRONG_PATH = frozenset({errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP})
 
 app = typer.Typer(
     name="headrace",
@@ -241,6 +245,11 @@ def main() -> None:
     except HeadraceError as error:
         typer.echo(f"headrace: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            raise
+        typer.echo(f"headrace: {error.filename[:200]}: {path_error(error)}", err=True)
+        sys.exit(2 if error.errno in WRONG_PATH else 1)
 
 
 if __name__ == "__main__":

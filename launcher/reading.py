@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from broker.errors import RequestError
+from broker.text_files import exists, read_text
 from launcher import prompting
 from launcher.combinations import contradictions, leaves
 from launcher.mistakes import nearest, report
@@ -48,16 +49,11 @@ def locate(run: str | Path | None = None) -> Source:
     path = Path(name).expanduser()
     if not (isinstance(run, Path) or path.suffix == ".toml" or os.sep in name):
         file = resources.files("runs").joinpath(f"{name}.toml")
-        if file.is_file():
+        if name in shipped():
             return Source(file.read_text(encoding="utf-8"), f"run {name}", None)
-        if not path.is_file():
+        if not exists(path):
             raise RequestError(f"no run is named {name!r}{nearest(name, shipped())}; a file of your own ends in .toml")
-    try:
-        return Source(path.read_text(encoding="utf-8"), name, path.resolve().parent)
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{name}: not UTF-8 text (byte {error.start}); TOML must be") from None
-    except OSError as error:
-        raise RequestError(f"{name}: cannot be read: {error.strerror}") from None
+    return Source(read_text(path), name, path.resolve().parent)
 
 
 def parse(source: Source) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the same items each time (their ids say which are known), a generator follows fr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,10 @@ from actors.curriculum.settings import DrawingSettings
 from actors.curriculum.tasks import Unfit, checked
 from broker import references
 from broker.errors import RequestError
+from broker.text_files import read_text, records
+
+MAX_LINE = 1_000_000
+"""Characters: what is longer is no task."""
 
 
 def generator_items(name: str, count: int, random: np.random.Generator) -> Iterator[Any]:
@@ -34,22 +37,13 @@ def listed_items(settings: DrawingSettings, folder: str | None) -> list[Any]:
     if not isinstance(tasks, str):
         return [(task.label, task.body) for task in tasks or ()]
     path = Path(folder or ".") / Path(tasks).expanduser()
-    found = []
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    found.append(_read(line, f"curriculum.tasks: {path}:{number}"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"curriculum.tasks: {path} cannot be read: {error}") from None
-    return found
+        return [_listed(item, place) for place, item in records(read_text(path), path, MAX_LINE)]
+    except RequestError as error:
+        raise RequestError(f"curriculum.tasks: {error}") from None
 
 
-def _read(line: str, where: str) -> tuple[Any, Any]:
-    try:
-        item = json.loads(line)
-    except ValueError as error:
-        raise RequestError(f"{where}: not JSON: {error}") from None
+def _listed(item: Any, where: str) -> tuple[Any, Any]:
     if not isinstance(item, dict) or not {"label"} <= item.keys() <= {"label", "body"}:
         raise RequestError(f'{where}: a task is an object {{"label": "...", "body": {{...}}}}')
     pair = (item["label"], item.get("body", {}))

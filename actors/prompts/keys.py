@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.errors import RequestError
+from broker.text_files import read_text
 
 NONE = "none"
 """What an endpoint without a key is sent."""
@@ -27,10 +28,9 @@ def read(name: str, endpoint: Mapping[str, Any]) -> str:
             )
     elif file := endpoint.get("key_file"):
         try:
-            key = Path(file).expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise RequestError(f"endpoints.{name}.key_file: {file}: cannot be read: {why}") from None
+            key = read_text(Path(file).expanduser()).strip()
+        except RequestError as error:
+            raise RequestError(f"endpoints.{name}.key_file: {error}") from None
         if not key:
             raise RequestError(f"endpoints.{name}.key_file: {file} is empty; it must hold the key alone")
     else:

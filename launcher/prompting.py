@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 from actors.prompts import keys
 from actors.prompts.settings import DEFAULT_GRADER, RESERVED_OPTIONS, SCRIPTED, Endpoint, Prompts, share
 from actors.scoring import dataset
-from actors.scoring.template import placeholders
+from actors.scoring.template import placeholders, template_error
 from actors.scripted.settings import MODEL
 from broker.errors import RequestError
+from broker.text_files import exists, read_bytes, read_text
 from launcher.runfile import RunFile
 from learners.prompts.settings import checked
 
@@ -47,14 +48,14 @@ def resolve(tables: dict[str, Any], label: str) -> None:
             if isinstance(prompts.get(split), str):
                 path = _found(f"prompts.{split}", prompts[split], folder, label)
                 prompts[split] = str(path)
-                with suppress(OSError):  # whoever reads the tasks says what is wrong with the file
-                    prompts.setdefault(f"{split}_sha256", dataset.digest(path.read_bytes()))
+                with suppress(RequestError):  # who reads the tasks says what is wrong with the file
+                    prompts.setdefault(f"{split}_sha256", dataset.digest(read_bytes(path)))
         if isinstance(prompts.get("template_file"), str) and "template" not in prompts:
             path = _found("prompts.template_file", prompts.pop("template_file"), folder, label)
             try:
-                prompts["template"] = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise RequestError(f"{label} is wrong:\n  prompts.template_file: {path}: {error}") from None
+                prompts["template"] = read_text(path)
+            except RequestError as error:
+                raise RequestError(f"{label} is wrong:\n  prompts.template_file: {error}") from None
     endpoints = tables.get("endpoints")
     for endpoint in endpoints.values() if isinstance(endpoints, dict) else ():
         if isinstance(endpoint, dict) and isinstance(endpoint.get("key_file"), str):
@@ -116,13 +117,14 @@ def check_files(run: RunFile) -> None:
             raise RequestError(f"prompts: needs the package {package!r}; pip install 'headrace[prompts]'")
     if run.learner.algorithm in SEARCHES:
         checked(run.learner.settings, run.learner.algorithm)
-    fields = set(placeholders(run.prompts.template or ""))
-    if run.prompts.grader == DEFAULT_GRADER:
-        fields.add("answer")
+    fields = {run.prompts.solution} if run.prompts.grader == DEFAULT_GRADER else set()
+    template = run.prompts.template or ""
     for split in SPLITS:
-        items = getattr(run.prompts, f"{split}_items")
+        items, sha256 = getattr(run.prompts, f"{split}_items"), getattr(run.prompts, f"{split}_sha256")
         try:
-            dataset.load(getattr(run.prompts, split), fields, items, getattr(run.prompts, f"{split}_sha256"))
+            dataset.load(getattr(run.prompts, split), fields, items, sha256, template)
+        except dataset.UnfilledTemplate as error:
+            raise RequestError(f"prompts.template: {error}") from None
         except RequestError as error:
             raise RequestError(f"prompts.{split}: {error}") from None
     for name, endpoint in _given(run):
@@ -142,6 +144,15 @@ def _prompts(prompts: Prompts) -> list[tuple[str, str]]:
         wrong.append(("prompts.template", "is missing: give it, or template_file"))
     elif prompts.template_file is not None:
         wrong.append(("prompts.template_file", "and prompts.template are two templates; give one"))
+    elif error := template_error(prompts.template):
+        wrong.append(("prompts.template", error))
+    elif prompts.solution in placeholders(prompts.template):
+        shown = f"{{{prompts.solution}}}"
+        told = (
+            f"shows {shown}, the field of the solution, to the model; write {{{shown}}} for the text {shown}, "
+            "or name another field in prompts.solution"
+        )
+        wrong.append(("prompts.template", told))
     elif not placeholders(prompts.template):
         wrong.append(("prompts.template", "has no placeholder; write {question} where the task's field is to stand"))
     for key, value in (("prompts.agent", prompts.agent), ("prompts.grader", prompts.grader)):
@@ -204,6 +215,9 @@ def _found(key: str, given: str, folder: Any, label: str) -> Path:
     shipped = Path(str(resources.files("runs"))) / path
     places = [path] if path.is_absolute() else [beside, shipped]
     for place in places:
-        if place.is_file():
-            return place
+        try:
+            if exists(place):
+                return place
+        except RequestError as error:
+            raise RequestError(f"{label} is wrong:\n  {key}: {error}") from None
     raise RequestError(f"{label} is wrong:\n  {key}: there is no file {places[0]}")

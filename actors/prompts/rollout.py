@@ -23,12 +23,14 @@ from actors.prompts.settings import DEFAULT_GRADER, share
 from actors.prompts.usage import Usage
 from actors.rollout import LeasedTask, Outcome, Parameters, RolloutContext
 from actors.scoring import dataset, grading
+from actors.scoring.template import MAX_TEMPLATE
 from broker.errors import RequestError, RunError
 
 LONGEST = 8000
 """Characters of an answer that are kept."""
-LONGEST_TEXT = 20_000
-"""Characters of a critique or an edit; what is longer has failed. A result holds 250,000 bytes of JSON, escaped."""
+LONGEST_TEXT = MAX_TEMPLATE + 8_000
+"""Characters of a critique or an edit: a template and what a model says around it. What is longer has failed. As JSON,
+each character escaped, it fits into one fact."""
 MOST_STUCK = 8
 """Threads of a grader that never returned which one runner bears: more, and the grader is to be mended."""
 SLACK = 4
@@ -60,6 +62,8 @@ class Answers:
         self._seconds = float(prompts["rollout_seconds"])
         self._agent = load("prompts.agent", prompts["agent"], "answer", 3)
         self._grader = load("prompts.grader", prompts["grader"], "grade", 2)
+        if prompts["grader"] == DEFAULT_GRADER:
+            self._grader = partial(self._grader, solution=prompts["solution"])
         self._tasks = {
             split: dataset.load(prompts[split], (), prompts.get(f"{split}_items"), prompts.get(f"{split}_sha256"))
             for split in ("training", "validation")

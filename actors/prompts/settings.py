@@ -39,8 +39,10 @@ class Prompts(_Section):
     """`async def answer(task, template, chat) -> str`, or a class with this method."""
     grader: str = DEFAULT_GRADER
     """`grade(task, answer) -> reward | (reward, reason)`, or a class with this method."""
+    solution: Annotated[str, Field(max_length=256)] = "answer"
+    """The field of a task that holds its solution: the default grader compares with it, and no template may show it."""
     training: str
-    """JSON lines: one task a line."""
+    """JSON lines, one task a line, or one JSON list of tasks."""
     validation: str
     training_items: Count | None = None
     """Only the first so many; none: all."""

@@ -30,9 +30,9 @@ class Grade:
     error: str | None = None
 
 
-def exact(task: Mapping[str, Any], answer: str) -> tuple[float, str]:
-    """The default grader: 1 for exactly the task's `answer` (space around it does not count), else 0."""
-    wanted = str(task["answer"]).strip()
+def exact(task: Mapping[str, Any], answer: str, solution: str = "answer") -> tuple[float, str]:
+    """The default grader: 1 for exactly the task's solution (space around it does not count), else 0."""
+    wanted = str(task[solution]).strip()
     given = answer.strip()
     if given == wanted:
         return 1.0, "right"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from actors.scoring.template import PLACEHOLDER
+from actors.scoring.template import BRACES
 from actors.scripted.draws import Draws
 from actors.scripted.questions import find
 from actors.scripted.themes import FLUFF, THEMES, VAGUE, strengths
@@ -71,11 +71,12 @@ def edit(template: str, criticism: str, draws: Draws, broken: float = 0.0) -> st
     kept = template
     if draws.chance("forget", FORGETFULNESS):
         kept = _without_a_sentence(template, draws)
-    place = PLACEHOLDER.search(kept)
+    place = next((match for match in BRACES.finditer(kept) if match[1]), None)
     start = kept.rfind("\n", 0, place.start()) + 1 if place else len(kept)
     edited = f"{kept[:start].rstrip()}\n{' '.join(sentences)}\n{kept[start:]}".lstrip("\n")
     if draws.chance("broken", broken):
-        return PLACEHOLDER.sub("{input}", edited) if draws.chance("renamed", 0.5) else PLACEHOLDER.sub("", edited)
+        other = "{input}" if draws.chance("renamed", 0.5) else ""
+        return BRACES.sub(lambda match: other if match[1] else match[0], edited)
     return edited
 
 
@@ -90,5 +91,5 @@ def _relevance(name: str, wrapped: bool) -> float:
 def _without_a_sentence(template: str, draws: Draws) -> str:
     """One sentence without a placeholder taken out, where there are several."""
     sentences = re.findall(r"[^.\n]+\.", template)
-    loose = [sentence for sentence in sentences if not PLACEHOLDER.search(sentence)]
+    loose = [sentence for sentence in sentences if not BRACES.search(sentence)]
     return template.replace(draws.choose("forgotten", loose), "", 1) if len(loose) > 1 else template

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.scoring.template import MAX_TEMPLATE
+from actors.scoring.thoughts import without_thoughts
 from learners.prompts.requests import Answered, Complete
 
 ROOM = 60_000
@@ -22,8 +24,6 @@ ROOM = 60_000
 SHOWN_TASK = 2_000
 """Characters of a task that are shown, where there is room."""
 LONGEST_CRITIQUE = 8_000
-LONGEST = 32_000
-"""Characters of a template. A model that writes more has not written a template."""
 
 _CRITIC = (
     "You improve prompt templates. A template is filled with a task's fields in place of its {placeholders} and sent "
@@ -74,17 +74,20 @@ def reflection(
     return _complete("edit", user, sequence)
 
 
-def template_of(reply: str) -> str:
-    """The template in a model's reply: what stands between <template> and </template>, else the reply itself.
+def template_of(reply: str) -> str | None:
+    """The template in a model's reply: what stands between <template> and </template>; None without these tags,
+    empty where there is no reply.
 
-    Of several the last: a model that shows the old one first, or a draft, ends with what it means. A fence of
-    backticks around all of it is taken off. Empty where there is none.
+    The last one counts: a model that shows the old one first, or a draft, ends with what it means. A fence of
+    backticks around all of it is taken off.
     """
+    reply = without_thoughts(reply).strip()
     begin, end = reply.find("<template>"), reply.rfind("</template>")
     if 0 <= reply.find("</template>", max(begin, 0)) < end:
         begin = reply.rfind("<template>", 0, end)
-    text = reply[begin + len("<template>") : end] if 0 <= begin < end else reply
-    text = text.strip()
+    if not 0 <= begin < end:
+        return None if reply else ""
+    text = reply[begin + len("<template>") : end].strip()
     fenced = _FENCE.match(text)
     return fenced.group(1).strip() if fenced else text
 
@@ -120,4 +123,7 @@ def _variety(place: tuple[int, int]) -> str:
 
 def _form(placeholders: frozenset[str]) -> str:
     names = ", ".join(f"{{{name}}}" for name in sorted(placeholders))
-    return f"Keep exactly these placeholders: {names}. Reply with the new template between <template> and </template>."
+    return (
+        f"Keep exactly these placeholders: {names}. Write every other brace twice, {{{{ and }}}}. The template has "
+        f"at most {MAX_TEMPLATE:,} characters. Reply with the new template between <template> and </template>."
+    )

@@ -14,11 +14,11 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
-from actors.scoring.template import identity, placeholders, refusal
+from actors.scoring.template import MAX_TEMPLATE, identity, placeholders, refusal
 from broker.errors import RequestError
 from learners.prompts.budget import Spent, affordable, spent_on
 from learners.prompts.machine import Asked, Machine, Part
-from learners.prompts.messages import LONGEST, Transcript
+from learners.prompts.messages import Transcript
 from learners.prompts.requests import Answer, Result, Split
 from learners.prompts.settings import SearchSettings
 
@@ -162,23 +162,24 @@ class Search:
         return range(self._proposed - children, self._proposed)
 
     def child(
-        self, text: str, parent: Template, critique: str, place: tuple[int, int], earlier: frozenset[str]
+        self, text: str | None, parent: Template, critique: str, place: tuple[int, int], earlier: frozenset[str]
     ) -> Template | None:
-        """A child to test, told as a fact; None (and a fact that says why) for one that is refused.
+        """The child to test, recorded as a fact; None (and a fact with the reason) for one that is refused.
 
-        `place`: round and candidate; `earlier`: identities of all templates of earlier rounds.
+        `text` is None where the reply held no template; `place`: round and candidate; `earlier`: identities of all
+        templates of earlier rounds.
         """
-        child = Template(text, parent.identity, critique, *place)
-        if not text:
-            why: str | None = "the edit is empty"
-        elif len(text) > LONGEST:
-            why = f"the edit has {len(text):,} characters; a template has at most {LONGEST:,}"
+        child = Template(text or "", parent.identity, critique, *place)
+        if text is None:
+            why: str | None = "the reply has no <template>...</template>, which was asked for"
+        elif not text:
+            why = "the edit is empty"
         else:
             why = refusal(parent.text, text)
         if why is None and child.identity in earlier:
             why = f"it was tested already, as {child.identity}"
         if why is not None:
-            self.refuse(place, parent, why, text)
+            self.refuse(place, parent, why, child.text)
             return None
         known = self.templates.get(child.identity)
         if known is None or child.order < known.order:
@@ -188,7 +189,7 @@ class Search:
 
     def refuse(self, place: tuple[int, int], parent: Template, reason: str, text: str = "") -> None:
         """Tell that a candidate came to nothing."""
-        body = {"text": text[:LONGEST], "parent": parent.identity, "round": place[0], "candidate": place[1]}
+        body = {"text": text[:MAX_TEMPLATE], "parent": parent.identity, "round": place[0], "candidate": place[1]}
         self.facts.append(("refused_template", body | {"reason": reason}))
 
     def settle_twins(self, children: Sequence[Template | None]) -> list[Template]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.scoring import dataset, grading
-from actors.scoring.template import fill, identity, placeholders, refusal
+from actors.scoring.template import fill, identity, placeholders, refusal, template_error
+from actors.scoring.thoughts import without_thoughts
 from broker.errors import RequestError
 
 
-def test_placeholders_are_identifiers_in_braces_and_nothing_else() -> None:
-    text = 'As JSON: {"answer": 1}, {}, { question }, {0}, {question} and {question} with {hint_2}'
+def test_placeholders_are_identifiers_in_single_braces() -> None:
+    text = 'As JSON: {{"answer": 1}}, {{question}}, {question} and {question} with {{{hint_2}}}'
     assert placeholders(text) == {"question", "hint_2"}
-    assert fill("{question} {} {0}", {"question": "{question}?"}) == "{question}? {} {0}"
+    task = {"question": "{question}?", "hint_2": "h"}
+    assert fill(text, task) == 'As JSON: {"answer": 1}, {question}, {question}? and {question}? with {h}'
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            r"Solve {question} in \frac{1}{2}.",
+            r"the brace '\{' in line 1 \(near '\S* in .*frac\{1\}.*write \{\{ for a brace",
+        ),
+        ('Be exact.\nAs JSON: {"answer": 1} {question}', r"the brace '\{' in line 2"),
+        ("{question} }", r"the brace '\}' in line 1.*write \}\} for"),
+        ("{ question }", r"the brace '\{'"),
+        ("{}{question}", r"the brace '\{'"),
+        ("x" * 32_001, "32,001 characters; a template has at most 32,000"),
+        ("x" * 32_000, None),
+        ("{{}} {question}", None),
+    ],
+)
+def test_template_error_names_the_brace(text: str, error: str | None) -> None:
+    told = template_error(text)
+    assert (told is None) if error is None else re.search(error, str(told)) is not None
+    if error is not None and "brace" in error:
+        with pytest.raises(RequestError, match="the template cannot be filled"):
+            fill(text, {"question": "q"})
 
 
 @given(st.text(), st.text())
@@ -47,6 +74,7 @@ def test_a_template_that_asks_for_more_than_the_task_has() -> None:
         ("Be brief.", "it lost {question}"),
         ("{input}", "it lost {question} and brought {input}"),
         ("{question} {answer}", "it brought {answer}, which no task fills"),
+        ("{2} {question}", template_error("{2} {question}")),
     ],
 )
 def test_a_child_keeps_its_parents_placeholders(child: str, told: str | None) -> None:
@@ -56,6 +84,50 @@ def test_a_child_keeps_its_parents_placeholders(child: str, told: str | None) ->
 def written(path: Path, *lines: Any) -> Path:
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
     return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["lines", "windows", "list", "pretty"])
+def test_a_dataset_is_read_from_any_tools_file(tmp_path: Path, encoding: str, form: str) -> None:
+    tasks = [{"question": f"q{n}\u2028ü", "answer": n} for n in range(3)]
+    lines = [json.dumps(task, ensure_ascii=False) for task in tasks]
+    text = {"lines": "\n".join(lines), "windows": "\r\n".join([*lines, ""]), "list": json.dumps(tasks)}
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(text.get(form, json.dumps(tasks, indent=2)).encode(encoding))
+    assert list(dataset.load(path, ["question"])) == tasks
+
+
+def test_a_list_that_is_wrong_names_its_item(tmp_path: Path) -> None:
+    path = tmp_path / "questions.json"
+    path.write_text('[{"question": "q"}, {"answer": 1}]')
+    with pytest.raises(RequestError, match=r"questions\.json: item 2: the field 'question' is missing"):
+        dataset.load(path, ["question"])
+    path.write_text('[{"question": "q"},\n {"question"}]')
+    with pytest.raises(RequestError, match=r"questions\.json:2: not JSON"):
+        dataset.load(path)
+
+
+def test_a_placeholder_of_no_task_is_the_templates(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", {"question": "q"}, {"question": "r", "hint": "h"})
+    with pytest.raises(dataset.UnfilledTemplate, match=r"has \{a\}, which no task .* write \{\{a\}\} for the text"):
+        dataset.load(path, template=r"{question} \frac{a}{b}")
+    with pytest.raises(RequestError, match=r"a\.jsonl:1: the field 'hint' is missing"):
+        dataset.load(path, template="{question} {hint}")
+
+
+@pytest.mark.parametrize(
+    ("reply", "rest"),
+    [
+        ("<think>2 + 2</think>\n4", "4"),
+        ("<Thinking>a</Thinking> <reasoning>b</reasoning>4", "4"),
+        ("2 + 2\n</think>\n4", "4"),
+        ("<think>2 + 2", ""),
+        ("Say <think>x</think> first.", "Say <think>x</think> first."),
+        ("4", "4"),
+    ],
+)
+def test_thoughts_are_no_part_of_a_reply(reply: str, rest: str) -> None:
+    assert without_thoughts(reply) == rest
 
 
 def test_a_dataset_is_its_lines_in_order(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_what_cannot_be(tmp_path: Path, overrides: list[str], told: str) -> None
     ("tasks", "told"),
     [
         ('{"question": "q", "answer": "a"}\n{"question": "q"}\n', "mine.jsonl:2: the field 'answer' is missing"),
-        ('{"answer": "a"}\n', "mine.jsonl:1: the field 'question' is missing"),
+        ('{"answer": "a"}\n{"question": "q", "answer": "a"}\n', "mine.jsonl:1: the field 'question' is missing"),
         ("\n", "mine.jsonl: holds no tasks"),
         ("q;a\n", "mine.jsonl:1: not JSON"),
     ],
@@ -186,6 +186,29 @@ def test_a_wrong_dataset_is_told_with_file_line_and_field(tmp_path: Path, tasks:
         check_files(mine(tmp_path, tasks=tasks))
     assert str(caught.value).startswith("prompts.training: ")
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (r"Solve {question}. End with \boxed{answer}.", "prompts.template: shows {answer}, the field of the solution"),
+        (r"{question} as \frac{1}{2}", "prompts.template: the brace '{' in line 1"),
+        ("{{question}}", "prompts.template: has no placeholder"),
+        ("{question}" + 32_000 * "x", "prompts.template: it has 32,010 characters"),
+    ],
+)
+def test_a_template_that_cannot_be_is_named(tmp_path: Path, template: str, message: str) -> None:
+    (tmp_path / "template.txt").write_text(template, encoding="utf-8-sig")
+    with pytest.raises(RequestError) as caught:
+        mine(tmp_path, text=RUN.replace('template = "Answer. {question}"', 'template_file = "template.txt"'))
+    assert message in str(caught.value)
+
+
+def test_a_template_may_name_what_no_grader_compares(tmp_path: Path) -> None:
+    own = ("prompts.grader=mine:grade", "prompts.solution=gold")
+    check_files(mine(tmp_path, "prompts.template=Judge {answer}", *own))
+    with pytest.raises(RequestError, match=r"prompts\.template: has \{x\}, which no task of mine\.jsonl fills"):
+        check_files(mine(tmp_path, "prompts.template={question} {x}"))
 
 
 def test_a_grader_of_ones_own_asks_for_no_answer(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ class World:
         if body["role"] == "critique":
             text = "" if dice < self.spoiled else f"it lacks: {mark}"
         elif dice < self.spoiled:
-            text = [parent[1], "no placeholders", f"{parent[1]} {{other}}", ""][int(dice * 1000) % 4]
+            broken = [parent[1], "no placeholders", f"{parent[1]} {{other}}", f"{parent[1]} \\boxed{{1}}", ""]
+            text = broken[int(dice * 1000) % len(broken)]
+            text = text and f"<template>{text}</template>"
         else:
             text = f"<template>\n{mark} {parent[1]}\n</template>"
         failed = share(self.seed, "fails", body) < self.failing

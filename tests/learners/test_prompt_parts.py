@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.scoring.template import MAX_TEMPLATE
 from broker.delivery import MAX_BODY, body_text
 from learners.prompts import budget, messages, pareto, racing
 from learners.prompts.requests import Answered, Usage, read
@@ -74,16 +75,24 @@ def test_the_front_of_an_example() -> None:
     [
         ("<template>\nDo {question}\n</template>", "Do {question}"),
         ("Here it is:\n<template>Do {question}</template>\nGood luck", "Do {question}"),
-        ("```\nDo {question}\n```", "Do {question}"),
         ("<template>\n```text\nDo\n{question}\n```\n</template>", "Do\n{question}"),
-        ("  Do {question}\n", "Do {question}"),
+        ("<think>Old <template> {x}</think>\n<template>Do {question}</template>", "Do {question}"),
+        ("I keep it.</think><template>Do {question}</template>", "Do {question}"),
+        (
+            "<template>Write <think>..</think> first. {q}</template>",
+            "Write <think>..</think> first. {q}",
+        ),
         ("Of <template>Old {question}</template> I make\n<template>Do {question}</template>", "Do {question}"),
         ("<template>Write <template> first. {question}</template>", "Write <template> first. {question}"),
-        ("</template>", "</template>"),
+        ("Sure! Here is a better one:\n\nDo {question}\n\nLet me know if you want changes.", None),
+        ("```\nDo {question}\n```", None),
+        ("<think>I keep {question}.</think>\n\nDo {question}", None),
+        ("</template>", None),
+        ("<think><template>Do {question}</template>", ""),
         ("", ""),
     ],
 )
-def test_a_reply_is_read(reply: str, template: str) -> None:
+def test_template_of_reads_tags_alone(reply: str, template: str | None) -> None:
     assert messages.template_of(reply) == template
 
 
@@ -99,9 +108,9 @@ def test_equal_messages_of_two_candidates_are_two_completions() -> None:
 def test_the_largest_messages_fit_into_a_task() -> None:
     task = {"question": '"' * 5000}
     told = [messages.Transcript(task, Answered(0.5, False, '"' * 2000, '"' * 500, Usage()))] * 64
-    largest = messages.critique('"' * messages.LONGEST, told, 1)
+    largest = messages.critique('"' * MAX_TEMPLATE, told, 1)
     assert len(body_text(largest.body)) < MAX_BODY
-    edit = messages.edit("T" * messages.LONGEST, '"' * messages.LONGEST_CRITIQUE, frozenset({"q"}), (1, 1), 1)
+    edit = messages.edit("T" * MAX_TEMPLATE, '"' * messages.LONGEST_CRITIQUE, frozenset({"q"}), (1, 1), 1)
     assert len(body_text(edit.body)) < MAX_BODY
 
 

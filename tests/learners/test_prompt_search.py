@@ -259,7 +259,13 @@ def test_what_came_to_nothing_is_told_with_its_reason() -> None:
     world = World(seed=2, items=12, spoiled=0.5)
     told = play(lambda: make("gepa", world, {"rounds": 3}), world)
     reasons = " | ".join(fact["reason"] for fact in told.of("refused_template"))
-    for part in ("it lost {question}", "it brought {other}", "it was tested already", "the edit is empty"):
+    for part in (
+        "it lost {question}",
+        "it brought {other}",
+        "the brace '{'",
+        "it was tested already",
+        "the edit is empty",
+    ):
         assert part in reasons
 
 
@@ -268,7 +274,7 @@ def test_twins_are_tested_once_and_belong_to_the_first_candidate() -> None:
         def reply(self, task: Any, texts: dict[str, str]) -> dict[str, Any]:
             note = super().reply(task, texts)
             if note["do"] == "complete" and note["role"] == "edit":
-                note["text"] = f"{MARKS[0]} {SEED}"
+                note["text"] = f"<template>{MARKS[0]} {SEED}</template>"
             return note
 
     world = Twins(failing=0.0, spoiled=0.0)

@@ -211,7 +211,7 @@ def test_a_whole_search_in_any_order_folds_to_the_same(name: str, seed: int) -> 
 def searched(name: str, disorder: random.Random | None) -> dict[str, Any]:
     from learners.algorithm import Fragment
 
-    world = World(seed=6, items=10, spoiled=0.1)
+    world = World(seed=2, items=10, spoiled=0.1)
     story: Story = []
     search = make(name, world, {"rounds": 2, "beam": 2, "branch": 2})
     published, waiting, texts, recorded = search.parameters(), {}, {}, {}

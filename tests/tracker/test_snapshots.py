@@ -181,12 +181,16 @@ def test_a_reader_finds_whole_snapshots_while_they_are_replaced(tmp_path: Path) 
     kept.mint(*[f"a{n}" for n in range(40)])
     over = threading.Event()
 
+    def snapshot() -> None:
+        kept.snapshots.go_on(due=True, at_once=True)
+        kept.facts(("outcome", {"task": "a1", "score": 1.0}))
+        kept.facts()
+
     def write() -> None:
         while not over.is_set():
-            kept.snapshots.go_on(due=True, at_once=True)
-            kept.facts(("outcome", {"task": "a1", "score": 1.0}))
-            kept.facts()
+            snapshot()
 
+    snapshot()  # from now on a reader always finds one
     writer = threading.Thread(target=write)
     writer.start()
     try:
@@ -195,7 +199,7 @@ def test_a_reader_finds_whole_snapshots_while_they_are_replaced(tmp_path: Path) 
                 folds = standard_folds()
                 folds.restore(reader)
                 assert folds.flaws == []
-                assert folds.restored > 0 or folds.position == 1
+                assert folds.restored > 0
     finally:
         over.set()
         writer.join(30)

@@ -18,6 +18,8 @@ from pydantic_core import to_json
 MAX_FACTS = 10_000
 MAX_BYTES = 8 * 1024 * 1024
 MAX_BODY = 262_144
+MAX_LONG_TEXT = 20_000
+"""Most characters of one long text in a fact: a traceback, the last words of a process."""
 MINT_CHARACTERS = 128 * 1024
 """Most of the tasks of one `mint` fact together (a single task may have more, up to `MAX_BODY`)."""
 BATCH_FACTS = 256
@@ -54,6 +56,11 @@ def body_text(body: Mapping[str, Any]) -> str:
         nonfinite: list[str] = []
         clean = _finite(body, "", nonfinite)
         return json.dumps({**clean, "nonfinite": nonfinite}, separators=(",", ":"), ensure_ascii=False)
+
+
+def ending(text: str) -> str:
+    """Cut a long text to what a fact may hold: its end, where a traceback names the error."""
+    return text[-MAX_LONG_TEXT:]
 
 
 def mint_parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

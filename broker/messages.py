@@ -22,7 +22,9 @@ Body = Annotated[str, Field(max_length=262_144)]
 Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """Start time in ns (16 hex digits) and 64 random bits (16 hex digits): sorts by start time."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Version = tuple[Count, Count]
+VersionPart = Annotated[int, Field(ge=0, lt=2**53)]
+"""One more is a `Count` still, and every reader of JSON has it exactly."""
+Version = tuple[VersionPart, VersionPart]
 """(life, number), compared in that order."""
 RoleKind = Literal["launcher", "tracker", "learner", "actor", "endpoint", "dashboard"]
 MAX_STEPS = 2**32

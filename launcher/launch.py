@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 
 from broker import files
 from broker import messages as m
+from broker.delivery import ending
 from broker.errors import RequestError
 from broker.names import new_incarnation
 from broker.reactor import Reactor
@@ -238,7 +239,7 @@ class Launch:
                         "status": action.status,
                         "signal": action.signal,
                         "expected": action.expected,
-                        "last_words": action.last_words,
+                        "last_words": ending(action.last_words),
                     },
                 )
             case d.Terminate(role, _):
@@ -247,9 +248,9 @@ class Launch:
                 self._end(role, signal.SIGKILL)
             case d.GiveUp():
                 self.problem = self.problem or action
-                self._fact("alarm", {"text": f"{action.role}: {action.reason}"})
+                self._fact("alarm", {"text": f"{action.role}: {action.reason}"[: m.MAX_TEXT]})
             case d.AskStop(reason, failed):
-                self._fact("stop_request", {"reason": reason, "failed": failed})
+                self._fact("stop_request", {"reason": reason[: m.MAX_TEXT], "failed": failed})
             case d.EndRun():
                 self._outcome = action
 

@@ -19,6 +19,7 @@ from typing import Any
 from broker.delivery import mint_parts
 from broker.hub import Hub
 from broker.hubstate import Arrived
+from broker.messages import MAX_TEXT
 from broker.names import task_id, task_name
 from broker.station import Station
 from learners.algorithm import Algorithm, Finishing, Fragment, GivingUp, Telling
@@ -225,7 +226,7 @@ class LearnerLoop:
             if reason is not None:
                 self._finished = True
                 self.station.waits.clear()
-                self.station.fact("finished", {"policy": self.policy, "reason": reason})
+                self.station.fact("finished", {"policy": self.policy, "reason": reason[:MAX_TEXT]})
 
     def _record(self, seconds: float) -> None:
         losses = {name: float(value) for name, value in self.losses.items()}

@@ -78,6 +78,8 @@ class Core:
         self._decided_at = 0
         """The position of the folds when it was last decided."""
         self._lost: list[tuple[str, str, str]] = []
+        self._alarms = set(standings.alarms)
+        """Alarms about facts that folds passed over, said by now: by this incarnation or an earlier one."""
         self._snapshot: tuple[int, float | None] = (folds.restored, None)
 
     # --- in
@@ -95,7 +97,8 @@ class Core:
                 bodies.append(decode(kind, text))
                 rows.append((source, incarnation, sequence, time, kind, text))
             except Unfit as unfit:
-                refused = {"kind": kind, "reason": str(unfit), "text": text[:1000]}
+                begin = text[:1000].encode("utf-8", "replace").decode()  # half a surrogate pair cannot be stored
+                refused = {"kind": kind, "reason": str(unfit), "text": begin}
                 bodies.append(refused)
                 rows.append((source, incarnation, sequence, time, "refused", body_text(refused)))
 
@@ -221,6 +224,10 @@ class Core:
         self._events.clear()
         facts += self._recorded
         self._recorded = []
+        for text in self.folds.alarms:
+            if text not in self._alarms:
+                self._alarms.add(text)
+                facts.append(("alarm", {"text": text}))
         batch.lives = list(lives.values())
         facts += [fact for restoring in batch.lives for fact in self._life(restoring)]
         batch.answers, fresh = self._requests.take(self._heard, self._answered)

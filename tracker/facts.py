@@ -1,8 +1,12 @@
 """What a fact is in the tracker, and what each kind's body must look like.
 
-Invariant: a body reaches a fold only after it passed the model of its kind, so that folds never check and never fail;
-one that does not pass is stored in its place as kind `refused`. Parsing and checking are one pass in Rust
-(`pydantic_core`): 1.7 µs for an episode of three agents, where `json.loads` alone takes 3.5.
+Invariant: a body reaches a fold only after it passed the model of its kind, so that folds need not check; one that does
+not pass is stored in its place as kind `refused`. Parsing and checking are one pass in Rust (`pydantic_core`): 1.7 µs
+for an episode of three agents, where `json.loads` alone takes 3.5.
+
+Every text, list, map and number of a model has a bound. A body as a whole has at most `broker.delivery.MAX_BODY`
+characters and is nested at most 200 deep (the parser's own limit), which bounds what a model leaves open: `config`,
+`result`, a task's `body`, and fields that it does not know.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from broker.messages import Name
+from broker.delivery import MAX_LONG_TEXT
+from broker.messages import MAX_ITEMS, MAX_TEXT, Name, Version
 
 TRACKER = "tracker"
 
@@ -38,18 +43,25 @@ _config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 _hot = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 """Of what comes by the thousands a second: what else a source says is in the ledger, and is not built for the folds."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Number = float | None
-"""None where the source had a number that was not finite."""
-Return = Annotated[float, Field(ge=-1e300, le=1e300)] | None
-"""So that no sum of them is infinite."""
-Version = tuple[Count, Count]
-Staleness = dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Count]
+"""A number that identifies something. It fits SQLite's integers and msgpack's."""
+Amount = Annotated[int, Field(ge=0, le=2**40)]
+"""A number that is summed. 8 million facts of the largest amount stay below 2^63; the sums themselves are Python's."""
+Number = Annotated[float, Field(ge=-1e300, le=1e300)] | None
+"""None where the source had a number that was not finite. The bound keeps sums finite."""
+Id = Annotated[str, Field(max_length=256)]
+"""The name of an agent, a policy, a role, a task, a loss."""
+Reason = Annotated[str, Field(max_length=MAX_TEXT)]
+LongText = Annotated[str, Field(max_length=MAX_LONG_TEXT)]
+"""A traceback, or what a process wrote last. Sources send the end of a longer one (`broker.delivery.ending`)."""
+Staleness = Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Amount], Field(max_length=MAX_ITEMS)]
+Amounts = Annotated[dict[Id, Amount], Field(max_length=MAX_ITEMS)]
+Numbers = Annotated[dict[Id, Number], Field(max_length=MAX_ITEMS)]
 
 
 @with_config(_config)
 class Run(TypedDict):  # noqa: D101 - the specification's words are in docs/protocol.md
-    name: str
-    seed: int
+    name: Id
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     life: Count
     resumed: bool
     config: dict[str, Any]
@@ -57,74 +69,74 @@ class Run(TypedDict):  # noqa: D101 - the specification's words are in docs/prot
 
 @with_config(_config)
 class Spawned(TypedDict):  # noqa: D101
-    role: str
-    kind: str
+    role: Id
+    kind: Id
     pid: Count
     attempt: Count
 
 
 @with_config(_config)
 class Exited(TypedDict):  # noqa: D101
-    role: str
+    role: Id
     pid: Count
     attempt: Count
-    status: int | None
-    signal: str | None
+    status: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None
+    signal: Id | None
     expected: bool
-    last_words: str
+    last_words: LongText
 
 
 @with_config(_config)
 class StopRequest(TypedDict):  # noqa: D101
-    reason: str
+    reason: Reason
     failed: bool
 
 
 @with_config(_config)
 class Alarm(TypedDict):  # noqa: D101
-    text: str
+    text: Reason
 
 
 @with_config(_hot)
 class Episode(TypedDict):  # noqa: D101
-    length: Count
-    returns: dict[str, Return]
-    policies: dict[str, str]
-    lengths: NotRequired[dict[str, Count]]
+    length: Amount
+    returns: Numbers
+    policies: Annotated[dict[Id, Id], Field(max_length=MAX_ITEMS)]
+    lengths: NotRequired[Amounts]
     seconds: NotRequired[Number]
 
 
 @with_config(_hot)
 class Progress(TypedDict):  # noqa: D101
-    env_steps: Count
-    agent_steps: dict[str, Count]
-    dropped: NotRequired[dict[str, Count]]
+    env_steps: Amount
+    agent_steps: Amounts
+    dropped: NotRequired[Amounts]
 
 
 @with_config(_config)
 class EnvironmentRaised(TypedDict):  # noqa: D101
-    traceback: str
+    traceback: LongText
 
 
 @with_config(_config)
 class Outcome(TypedDict):  # noqa: D101
-    task: str
+    task: Id
     score: Number
-    policy: NotRequired[str | None]
+    policy: NotRequired[Id | None]
     draw: NotRequired[Count | None]
     result: NotRequired[dict[str, Any] | None]
 
 
 @with_config(_config)
 class Delivered(TypedDict):  # noqa: D101
-    task: str
+    task: Id
     given_up: NotRequired[bool]
 
 
 @with_config(_config)
 class RolloutError(TypedDict):  # noqa: D101
-    task: str
-    traceback: str
+    task: Id
+    traceback: LongText
     permanent: bool
     draw: NotRequired[Count | None]
     tell: NotRequired[bool]
@@ -132,40 +144,40 @@ class RolloutError(TypedDict):  # noqa: D101
 
 @with_config(_config)
 class Update(TypedDict):  # noqa: D101
-    policy: str
+    policy: Id
     version: Version
-    agent_steps: Count
+    agent_steps: Amount
     staleness: Staleness
-    losses: dict[str, Number]
-    consumed: Count
-    stale: Count
-    refused: Count
-    lost: Count
+    losses: Numbers
+    consumed: Amount
+    stale: Amount
+    refused: Amount
+    lost: Amount
     seconds: NotRequired[Number]
 
 
 @with_config(_config)
 class Finished(TypedDict):  # noqa: D101
-    policy: str
-    reason: str
+    policy: Id
+    reason: Reason
 
 
 @with_config(_config)
 class Fragments(TypedDict):  # noqa: D101
-    policy: str
-    agent_steps: Count
+    policy: Id
+    agent_steps: Amount
     staleness: Staleness
-    consumed: Count
-    stale: Count
-    refused: Count
-    lost: Count
+    consumed: Amount
+    stale: Amount
+    refused: Amount
+    lost: Amount
 
 
 @with_config(_config)
 class Quarantine(TypedDict):  # noqa: D101
-    source: str
-    reason: str
-    count: Count
+    source: Id
+    reason: Reason
+    count: Amount
 
 
 @with_config(_config)
@@ -179,24 +191,24 @@ class MintedTask(TypedDict):  # noqa: D101
 @with_config(_config)
 class Mint(TypedDict):  # noqa: D101
     policy: NotRequired[Name | None]
-    tasks: list[MintedTask]
+    tasks: Annotated[list[MintedTask], Field(max_length=16_384)]
     version: NotRequired[Version | None]
-    generation: NotRequired[str | None]
+    generation: NotRequired[Id | None]
     last: NotRequired[bool]
 
 
 @with_config(_config)
 class GenerationFailed(TypedDict):  # noqa: D101
-    generation: str
-    reason: str
+    generation: Id
+    reason: Reason
     permanent: NotRequired[bool]
 
 
 # "from" is a word of the language, hence the functional form.
-Refusal = TypedDict("Refusal", {"policy": str, "from": str, "reason": str, "steps": Count})
+Refusal = TypedDict("Refusal", {"policy": Id, "from": Id, "reason": Reason, "steps": Amount})
 Refusal.__pydantic_config__ = _config  # type: ignore[attr-defined]
 Resumed = TypedDict(
-    "Resumed", {"policy": str, "from": NotRequired[Version | None], "life": Count, "updates_lost": Count | None}
+    "Resumed", {"policy": Id, "from": NotRequired[Version | None], "life": Count, "updates_lost": Count | None}
 )
 Resumed.__pydantic_config__ = _config  # type: ignore[attr-defined]
 
@@ -280,6 +292,6 @@ def decode(kind: str, text: str) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise Unfit(f"{where}: {first['msg']}" if where else first["msg"]) from None
-    except ValueError as error:
+        raise Unfit(f"{where}: {first['msg']}"[:MAX_TEXT] if where else first["msg"]) from None
+    except (ValueError, TypeError) as error:
         raise Unfit(f"Invalid JSON: {error}") from None

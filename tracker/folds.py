@@ -1,8 +1,11 @@
 """Folds: everything that the tracker serves is one, over the ledger, by position.
 
-Invariant: a fold is a pure function of the facts up to a position. It reads no clock, draws no random number, and never
-fails on a fact that `tracker.facts.decode` let through; so a snapshot restored and the facts after it give exactly what
-the facts from the start give.
+Invariant: a fold is a pure function of the facts up to a position. It reads no clock and draws no random number; so a
+snapshot restored and the facts after it give exactly what the facts from the start give.
+
+A fold that raises on a fact passes over it: the fact stays in the ledger, `alarms` names it, and everything else goes
+on. Whether a fold raises depends on its state and the fact alone, so every reader passes over the same facts.
+A fold therefore reads all that it needs of a fact before it changes anything (tests/tracker/test_fuzz.py tries it).
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from tracker.ledger import LedgerReader
 from tracker.parts import Draft
 from tracker.stored import stored
 
+ALARM = 400
+"""Most characters of an alarm about a fact that was passed over."""
+MOST_ALARMS = 64
 MOST_FRESH = 20_000
 """Ids of ended tasks that a rebuild holds in memory, when it can store them."""
 
@@ -30,8 +36,10 @@ class Settle(Protocol):
         """False where there is no room. What was stored before of the folds `anew` is forgotten: they begin again."""
 
 
-Table = Mapping[str, tuple[Callable[[Fact], None], ...]]
-"""By kind, what takes a fact of it."""
+Table = Mapping[str, Mapping[Callable[[Fact], None], str]]
+"""By kind, what takes a fact of it, each with the name of its fold."""
+EVERY_FOLD = "every"
+"""Stands for the name of a fold where none of them could read the fact."""
 
 
 class Fold(Protocol):
@@ -77,7 +85,9 @@ class Folds:
         self.flaws: list[str] = []
         """Snapshots that were damaged, in words: their folds were rebuilt from the ledger."""
         self.unreadable = 0
-        """Stored facts whose body no longer fits its kind (written by another version); skipped."""
+        """Stored facts that no fold took: their body is damaged, or no longer fits its kind (another version)."""
+        self._alarms: dict[tuple[str, str, str], str] = {}
+        """What `alarms` gives, by fold, kind of fact and type of error."""
         self.ended = {name: fold.ended for name, fold in self.folds.items() if isinstance(fold, Remembering)}
         """By a fold's name, the ids whose end it has seen."""
         self._settle: Settle | None = None
@@ -93,9 +103,27 @@ class Folds:
             if takers is not None:
                 fact = make(Fact, (position, source, incarnation, sequence, time, kind, body))
                 for take in takers:
-                    take(fact)
+                    try:
+                        take(fact)
+                    except Exception as error:
+                        self._pass_over(takers[take], fact, error)
         if len(positions):
             self.position = positions[-1]
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Facts that were passed over, in words: the first for each fold, kind of fact and type of error."""
+        return tuple(self._alarms.values())
+
+    def _pass_over(self, fold: str, fact: Fact, error: Exception) -> None:
+        """Note that a fold could not take a fact. An error that another try might not meet is raised."""
+        if isinstance(error, MemoryError):
+            raise error
+        what = f"{fold} fold passed over the {fact.kind} fact at position {fact.position} of {fact.source}"
+        why = f"{type(error).__name__}: {error}"
+        key = (fold, fact.kind, type(error).__name__)
+        if key not in self._alarms and len(self._alarms) < MOST_ALARMS:
+            self._alarms[key] = " ".join(f"{what}: {why}".split())[:ALARM]
 
     def draft(self) -> Draft:
         """Begin snapshots of all folds, as they are now."""
@@ -161,12 +189,12 @@ class Folds:
         return position
 
     def _takers(self, names: Iterable[str]) -> Table:
-        table: dict[str, tuple[Callable[[Fact], None], ...]] = {}
+        table: dict[str, dict[Callable[[Fact], None], str]] = {}
         for name in names:
             fold = self.folds[name]
             for kind in fold.kinds:
                 take = fold.taker(kind) if isinstance(fold, Taking) else fold.apply
-                table[kind] = (*table.get(kind, ()), take)
+                table.setdefault(kind, {})[take] = name
         return table
 
     def _read(self, ledger: LedgerReader, after: int, through: int, takers: Table) -> None:
@@ -174,12 +202,17 @@ class Folds:
         make = tuple.__new__  # as `Fact._make` does it, without a call in between
         for chunk in stored(ledger, after, through, takers):
             for row in chunk:
-                if row[6] is None:
-                    self.unreadable += 1
-                    continue
                 fact = make(Fact, row)
-                for take in takers[row[5]]:
-                    take(fact)
+                if fact[6] is None:
+                    self.unreadable += 1
+                    self._pass_over(EVERY_FOLD, fact, ValueError("its body is not one of its kind"))
+                    continue
+                kind_takers = takers[fact[5]]
+                for take in kind_takers:
+                    try:
+                        take(fact)
+                    except Exception as error:
+                        self._pass_over(kind_takers[take], fact, error)
             held = sum(len(ended.fresh) for ended in self.ended.values())
             if self._settle is not None and held >= MOST_FRESH and self._settle(self.fresh_ended()):
                 self.forget_ended()

@@ -83,7 +83,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
             "quarantined": standings.quarantined,
             "nonfinite": standings.nonfinite,
             "unreadable": folds.unreadable,
-            "alarms": list(standings.alarms),
+            "alarms": list(dict.fromkeys([*standings.alarms, *folds.alarms])),
             "phases": [{"phase": phase, "seconds": at, "reason": why} for phase, at, why in standings.phases],
             "events": [{"time": at / 1e9, "source": source, "text": text} for at, source, text in standings.events],
         }

@@ -13,10 +13,13 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from broker.messages import Name
-from tracker.facts import Count, Number, Version
+from broker.delivery import MAX_BODY
+from broker.messages import MAX_ITEMS, Name, Version
+from tracker.facts import Amount, Count, Id, Number, Reason
 
 _config = ConfigDict(extra="allow", allow_inf_nan=False)
+Text = Annotated[str, Field(max_length=MAX_BODY)]
+Ids = Annotated[list[Id], Field(max_length=MAX_ITEMS)]
 
 
 @with_config(_config)
@@ -25,13 +28,13 @@ class Template(TypedDict):
 
     policy: Name
     template: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    text: str
-    parent: str | None
-    critique: str
+    text: Text
+    parent: Id | None
+    critique: Text
     round: Count
     candidate: Count
     version: NotRequired[Version | None]
-    placeholders: list[str]
+    placeholders: Ids
 
 
 @with_config(_config)
@@ -39,11 +42,11 @@ class RefusedTemplate(TypedDict):
     """A candidate that came to nothing, and why."""
 
     policy: Name
-    text: str
-    parent: str | None
+    text: Text
+    parent: Id | None
     round: Count
     candidate: Count
-    reason: str
+    reason: Reason
 
 
 @with_config(_config)
@@ -53,13 +56,13 @@ class Round(TypedDict):
     policy: Name
     round: Count
     rounds: NotRequired[Count]
-    beam: list[str]
-    leader: str
+    beam: Ids
+    leader: Id
     leader_mean: NotRequired[Number]
-    best: str
+    best: Id
     best_mean: Number
-    calls: Count
-    tokens: Count
+    calls: Amount
+    tokens: Amount
     cost: Number
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from actors.curriculum.workshop import Workshop
+from broker.messages import MAX_TEXT
 from broker.station import Station
 
 
@@ -37,4 +38,4 @@ class Patience:
         self._said = True
         why = f" (the last generation work failed: {self._workshop.failed})" if self._workshop.failed else ""
         reason = f"{self._station.spec.role} got no task from the pool for curriculum.wait_seconds ({seconds:g}){why}"
-        self._station.fact("stop_request", {"reason": reason, "failed": True})
+        self._station.fact("stop_request", {"reason": reason[:MAX_TEXT], "failed": True})

@@ -55,7 +55,7 @@ names = st.from_regex(r"\A[A-Za-z0-9_.-]{1,64}\Z")
 incarnations = st.integers(0, 2**128 - 1).map(lambda n: f"{n:032x}")
 digests = st.integers(0, 2**128 - 1).map(lambda n: f"{n:032x}")
 sha256s = st.integers(0, 2**256 - 1).map(lambda n: f"{n:064x}")
-versions = st.tuples(counts, counts)
+versions = st.tuples(st.integers(0, 2**53 - 1), st.integers(0, 2**53 - 1))
 finite = st.floats(allow_nan=False)
 maybe = st.none
 

@@ -14,6 +14,7 @@ from tracker.leases import Request
 from tracker.ledger import Ledger, LedgerFull
 from tracker.requests import PARKED
 from tracker.standard import standard_folds
+from tracker.summary import summarise
 
 SECOND = 10**9
 
@@ -366,3 +367,35 @@ def test_snapshots_are_due_at_the_end(tmp_path: Path) -> None:
     shell.tick(61.0)
     assert shell.core.snapshot_due(shell.now)
     assert not shell.core.snapshot_due(shell.now)
+
+
+def test_a_fact_that_a_fold_passed_over_is_an_alarm_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(fold: Any, fact: Any) -> None:
+        raise KeyError(fact.body["policy"])
+
+    monkeypatch.setattr("tracker.templates.Templates._update", broken)
+    shell = Shell(tmp_path)
+    shell.send("learner-p", ("update", b.update(1)), ("update", b.update(2)))
+    assert shell.tick().durable == {("learner-p", b.ONE): 2}
+    alarm = "templates fold passed over the update fact at position 3 of learner-p: KeyError: 'p'"
+    assert [body for kind, body in shell.ticks() if kind == "alarm"] == [{"text": alarm}]
+    assert list(shell.core.standings.alarms) == [alarm]
+    assert shell.core.standings.policies["p"].updates == 2
+    shell.ledger.close()
+    again = Shell(tmp_path, "0" * 15 + "3" + "a" * 16)  # no snapshot: every fact is read again
+    assert again.folds.alarms == (alarm,)
+    assert [kind for kind, _ in again.ticks() if kind == "alarm"] == []
+    assert summarise(tmp_path)["alarms"] == [alarm]
+
+
+def test_a_ledger_with_a_fact_that_fits_no_more_is_read(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, ledger.commit():
+        body = {"task": "t@life-" + "9" * 5000, "score": 1.0, "policy": "p", "result": {"do": "answer"}}
+        ledger.append([("actor-0", b.ONE, 1, 1, "outcome", json.dumps(body))])
+    summary = summarise(tmp_path)
+    assert summary["unreadable"] == 1
+    assert summary["alarms"] == [
+        "every fold passed over the outcome fact at position 1 of actor-0: ValueError: its body is not one of its kind"
+    ]
+    shell = Shell(tmp_path)
+    shell.start()

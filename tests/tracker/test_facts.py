@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from tests.tracker import bodies as b
+from tests.tracker.fuzzing import nested
 from tracker.chronicle import TOLD
 from tracker.core import Core
 from tracker.document import standings_document
@@ -128,6 +129,15 @@ def test_nothing_that_a_source_can_say_ends_the_tracker(history: list[tuple[str,
         ("fragments", {**b.fragments(), "staleness": {"-1": 1}}, "staleness"),
         ("mint", {"policy": "no name", "tasks": []}, "policy"),
         ("episode", b.episode(1e301), "returns"),
+        ("episode", {**b.episode(), "returns": {"x" * 257: 1.0}}, "returns"),
+        ("progress", b.progress(2**40 + 1), "env_steps"),
+        ("progress", {**b.progress(), "dropped": dict.fromkeys(map(str, range(4097)), 1)}, "dropped"),
+        ("update", {**b.update(), "version": [2**53, 0]}, "version"),
+        ("exited", {**b.exited("actor-0"), "last_words": "x" * 20_001}, "last_words"),
+        ("finished", {"policy": "p", "reason": "x" * 4097}, "reason"),
+        ("outcome", {"task": "t@life-" + "9" * 5000, "score": 1.0}, "task"),
+        ("outcome", {"task": "t", "score": 1.0, "result": nested({}, 250)}, "recursion"),
+        ("run", {**b.run(), "seed": 2**63}, "seed"),
     ],
 )
 def test_what_would_poison_the_run_is_unfit(kind: str, body: Any, where: str) -> None:

@@ -233,3 +233,58 @@ def test_the_standings_count() -> None:
     assert fold.quarantined == 5
     assert fold.duplicates == 2
     assert "actor-0 died (SIGKILL): ValueError: no" in [event[2] for event in fold.events]
+
+
+class Halves:
+    """A fold that cannot take an odd number of env steps."""
+
+    version = 1
+    kinds = frozenset({"progress"})
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def apply(self, fact: Fact) -> None:
+        half, odd = divmod(fact.body["env_steps"], 2)
+        if odd:
+            raise ValueError(f"{fact.body['env_steps']} has no half")
+        self.total += half
+
+    def snapshot(self) -> int:
+        return self.total
+
+    def restore(self, plain: int) -> None:
+        self.total = plain
+
+
+def test_a_fold_that_raises_passes_over_the_fact(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    folds = Folds({"halves": Halves(), "standings": Standings()})
+    for first, steps in ((1, (4, 7, 6)), (4, (9, 8))):
+        rows = [
+            ("actor-0", b.ONE, number, 1, "progress", b.text(b.progress(count)))
+            for number, count in enumerate(steps, first)
+        ]
+        with ledger.commit():
+            positions = ledger.append(rows)
+            ledger.store_snapshots(folds.snapshots(), folds.position)
+        folds.apply(positions, rows, [decode(row[4], row[5]) for row in rows])
+    assert folds.alarms == (
+        "halves fold passed over the progress fact at position 2 of actor-0: ValueError: 7 has no half",
+    )
+    assert folds.snapshots()["halves"]["state"] == 9
+    assert folds.folds["standings"].snapshot()["env_steps"] == 34
+    again = Folds({"halves": Halves(), "standings": Standings()})
+    again.restore(ledger)  # from the snapshot at position 3
+    assert again.snapshots() == folds.snapshots()
+    assert "position 4 of" in again.alarms[0]
+    assert ledger.last_position == 5
+
+
+def test_a_fold_that_has_no_memory_left_is_not_passed_over() -> None:
+    class Full(Halves):
+        def apply(self, fact: Fact) -> None:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        feed(Folds({"full": Full()}), b.facts(("actor-0", "progress", b.progress(1))))

@@ -28,7 +28,7 @@ STANDSTILL = 1.0
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Fact = tuple[int, str, str]
-"""(wall clock in ns, kind, body as JSON text)"""
+"""(time in ns by the run's clock, kind, body as JSON text)"""
 
 
 def _finite(value: Any, path: str, nonfinite: list[str]) -> Any:

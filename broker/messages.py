@@ -20,7 +20,7 @@ Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
 Body = Annotated[str, Field(max_length=262_144)]
 Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-"""Start time in ns (16 hex digits) and 64 random bits (16 hex digits): sorts by start time."""
+"""Start time by the run's clock (16 hex digits) and 64 random bits (16 hex digits): sorts by start time."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 VersionPart = Annotated[int, Field(ge=0, lt=2**53)]
 """One more is a `Count` still, and every reader of JSON has it exactly."""

@@ -7,7 +7,8 @@ tells the name that its algorithm gave it and the life that minted it.
 from __future__ import annotations
 
 import secrets
-import time
+
+from broker.clock import now
 
 ALL = "all"
 STANDINGS = "standings"
@@ -21,9 +22,9 @@ def topic(name: str) -> bytes:
     return name.encode("ascii") + b"\0"
 
 
-def new_incarnation() -> str:
-    """32 hex digits: the start time in ns and 64 random bits. Later incarnations compare greater."""
-    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
+def new_incarnation(clock: int = 0) -> str:
+    """32 hex digits: the start time by the run's clock and 64 random bits. Later incarnations compare greater."""
+    return f"{now(clock):016x}{secrets.token_hex(8)}"
 
 
 def new_token() -> str:

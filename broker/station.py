@@ -45,7 +45,9 @@ class Spec:
     policy: str | None = None
     attempt: int = 0
     launch: int = 1
-    """When the launcher was started (ms since 1970): tells one launch of a run directory from another."""
+    """When the launcher was started (ms, by the run's clock): tells one launch of a run directory from another."""
+    clock: int = 0
+    """The run's clock (`broker.clock`)."""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Spec:
@@ -58,7 +60,7 @@ class Spec:
 
     def identity(self) -> Identity:
         """A fresh incarnation of this role."""
-        return Identity(self.token(), self.role, new_incarnation())
+        return Identity(self.token(), self.role, new_incarnation(self.clock), self.clock)
 
     @property
     def run(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker import messages as m
+from broker.clock import born, now
 from broker.delivery import Outbox, fact_of
 from broker.errors import DamagedCheckpoint, RunError, Superseded, Unreachable
 from broker.names import STANDINGS
@@ -51,7 +52,7 @@ class TrackerSpoke(Spoke):
         self._assignments: deque[m.Assignment] = deque()
         self._restore: m.RestorePoint | None = None
         self._chunks: dict[int, tuple[m.Chunk, bytes]] = {}
-        self._offers = int(identity.incarnation[:16], 16)  # so that no older incarnation's offer has the number of ours
+        self._offers = born(identity.incarnation)  # so that no older incarnation's offer has the number of ours
         self._upload: Upload | None = None
         self.on_news: Any = None
         """Called (on the reactor's thread) when something arrived; must not block."""
@@ -66,7 +67,7 @@ class TrackerSpoke(Spoke):
         ValueError or TypeError for one that is wrong; Unreachable after `timeout` seconds of waiting (None: as long as
         the tracker's life takes: the role has nothing better to do), Superseded if a newer incarnation has the name.
         """
-        made = fact_of(kind, body, time.time_ns())
+        made = fact_of(kind, body, now(self.identity.clock))
         with self._lock:
             if self._outbox.full:
                 deadline = None if timeout is None else time.monotonic() + timeout

@@ -60,6 +60,8 @@ class Identity:
     token: str = field(repr=False)
     name: str
     incarnation: str
+    clock: int = 0
+    """The run's clock (`broker.clock`), for the times of facts."""
 
 
 def run_id(token: str) -> bytes:

@@ -170,7 +170,7 @@ class Dashboard:
         self,
         console: Console | None = None,
         hint: str = "Ctrl-C stops the run in order",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._screen = Screen(hint, clock)
         self._clock = clock

@@ -20,7 +20,7 @@ from functools import partial
 from types import FrameType
 from typing import IO, Any, Protocol
 
-from broker import files
+from broker import clock, files
 from broker import messages as m
 from broker.delivery import ending
 from broker.errors import RequestError
@@ -72,6 +72,8 @@ class Launch:
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     began: bool = False
     """Whether a role was ever asked for: from then on the directory holds work."""
+    wall: Callable[[], int] = time.time_ns
+    """The wall clock. It is read once, to set the run's clock."""
     _logs: dict[tuple[str, int], IO[bytes]] = field(default_factory=dict)
     """Of each attempt under way: open, so that its last words can be read whatever becomes of the folder."""
     _pids: dict[str, int] = field(default_factory=dict)
@@ -96,8 +98,8 @@ class Launch:
     def run(self, view: Callable[[], View]) -> int:
         """Until every process is gone. Returns the exit status."""
         run = self.plan.run
-        self.number = self._launches_before() + 1
-        self.launched = time.time_ns() // 1_000_000
+        self.number, newest = self._before()
+        self.clock = clock.begin(self.wall(), newest)
         self.engines: dict[str, Engine] = {"plain": PlainEngine(self.lifeline), "nursery": self.nursery}
         self.supervisor = Supervisor(
             self.plan.kinds(),
@@ -106,7 +108,8 @@ class Launch:
             attempts_before=self.where.attempts_before(),
         )
         self.reactor = Reactor("launcher-io")
-        identity = Identity(self.where.token(), "launcher", new_incarnation())
+        identity = Identity(self.where.token(), "launcher", new_incarnation(self.clock), self.clock)
+        self.launched = clock.born(identity.incarnation) // 1_000_000
         self.spoke = TrackerSpoke(self.reactor, identity, "launcher", tracker_address(run, self.where), standings=True)
         self._first_facts()
         ending = [signal.SIGINT, signal.SIGTERM]
@@ -263,7 +266,7 @@ class Launch:
             why = f"its log {path} cannot be written: {getattr(error, 'strerror', None) or error}"
             self._held.append((time.monotonic(), Exited(role, attempt, None, None, why)))
             return
-        spec = child_of(self.plan, role, attempt, self.where, self.launched)
+        spec = child_of(self.plan, role, attempt, self.where, self.launched, self.clock)
         self.engines[self.plan.role(role).engine].spawn(spec)
 
     def _end(self, role: str, number: signal.Signals) -> None:
@@ -308,10 +311,12 @@ class Launch:
     def _interrupt(self, number: int, _: FrameType | None) -> None:
         self._interrupts.append("interrupted" if number == signal.SIGINT else signal.Signals(number).name)
 
-    def _launches_before(self) -> int:
+    def _before(self) -> tuple[int, int]:
+        """The number of this launch, and the latest reading of the run's clock before it."""
         if not self.where.ledger.exists():
-            return 0
+            return 1, 0
         from tracker.ledger import LedgerReader
 
         with LedgerReader(self.where.ledger) as ledger:
-            return sum(1 for source, _ in ledger.last_sequences() if source == "launcher")
+            launches = sum(1 for source, _ in ledger.last_sequences() if source == "launcher")
+            return launches + 1, ledger.newest_time()

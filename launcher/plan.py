@@ -186,7 +186,9 @@ def endpoint(name: str, main: str, settings: Mapping[str, Any]) -> Role:
     return Role(f"endpoint-{name}", "endpoint", engine="plain", entry=main, settings=dict(settings))
 
 
-def child_of(plan: Plan, name: str, attempt: int, directory: RunDirectory, launch: int = 1) -> ChildSpec:
+def child_of(  # noqa: PLR0917 - what identifies an attempt, one by one
+    plan: Plan, name: str, attempt: int, directory: RunDirectory, launch: int = 1, clock: int = 0
+) -> ChildSpec:
     """What the process of this attempt of a role is given: `broker.station.Spec` and what `launcher.child` needs."""
     role = plan.role(name)
     spec = {
@@ -196,6 +198,7 @@ def child_of(plan: Plan, name: str, attempt: int, directory: RunDirectory, launc
         "policy": role.policy,
         "attempt": attempt,
         "launch": launch,
+        "clock": clock,
         "directory": str(directory.path),
         "sockets": str(directory.ipc or ""),
         "tracker": tracker_address(plan.run, directory),

@@ -201,7 +201,7 @@ def watch(
     else:
         from launcher.dashboard import screen
 
-        console.print(screen(document, console.width, max(console.height - 1, 20), time.time()))
+        console.print(screen(document, console.width, max(console.height - 1, 20), time.monotonic()))
     return 0
 
 

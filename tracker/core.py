@@ -158,7 +158,7 @@ class Core:
         for kind, body in self._decide(now, batch):
             text = body_text(body)
             self._sequence += 1
-            batch.rows.append((TRACKER, self.incarnation, self._sequence, now.wall, kind, text))
+            batch.rows.append((TRACKER, self.incarnation, self._sequence, now.clock, kind, text))
             batch.bodies.append(decode(kind, text))
         batch.own = len(batch.rows)
         batch.rows += self._rows[:BATCH]
@@ -234,12 +234,12 @@ class Core:
         lost, self._lost = list(dict.fromkeys(self._lost)), []
         settings = self.settings
         decision = assigning.decide(
-            self.tasks, now.wall, fresh, lost, settings.lease_seconds, attempts=settings.attempts
+            self.tasks, now.clock, fresh, lost, settings.lease_seconds, attempts=settings.attempts
         )
         closing = self._closing()
         chosen = decisions.decide(
             self.pool,
-            now.wall,
+            now.clock,
             [(request, request.most - len(names)) for request, names in decision.assigned],
             lost,
             settings.lease_seconds,

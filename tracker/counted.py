@@ -37,7 +37,7 @@ class Counted:
         """By policy that has nothing left to do, of this launch and its learner's newest life, the reason."""
         self.seconds = 0.0
         self.clock_time = 0
-        """The tracker's wall clock (ns) at the last `clock` fact, which said `seconds`."""
+        """The run's clock (ns) at the last `clock` fact, which said `seconds`."""
         self.solved_at: float | None = None
         self.env_steps = 0
         self.agent_steps = 0
@@ -75,7 +75,7 @@ class Counted:
         return tally
 
     def seconds_at(self, time_ns: int) -> float:
-        """Seconds of running, over all lives, at a wall clock time after the last `clock` fact."""
+        """Seconds of running, over all lives, at a time of the run's clock after the last `clock` fact."""
         if not self.clock_time or self.phase not in ("running", "stopping"):
             return self.seconds
         return self.seconds + max(0.0, (time_ns - self.clock_time) / 1e9)

@@ -15,9 +15,9 @@ from tracker.leases import ATTEMPTS, Answer, Request
 
 
 class Now(NamedTuple):
-    """An instant: the wall clock in ns (for facts and deadlines) and monotonic seconds (for lengths of time)."""
+    """An instant: the run's clock in ns (for facts and deadlines) and monotonic seconds (for lengths of time)."""
 
-    wall: int
+    clock: int
     steady: float
 
 

@@ -39,7 +39,7 @@ class Phases:
             self._anchor = None
             return standings.seconds
         if self._anchor is None:
-            self._anchor = (now.steady, standings.seconds_at(now.wall))
+            self._anchor = (now.steady, standings.seconds_at(now.clock))
         return self._anchor[1] + now.steady - self._anchor[0]
 
     def clock(self, now: Now) -> tuple[str, dict[str, Any]]:

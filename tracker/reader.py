@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from broker import files
+from broker.clock import LATEST, born
 from broker.errors import RequestError
 from tracker import schema
 from tracker.disk import corrupt, failure
+from tracker.facts import TRACKER
 
 LEDGER = "ledger.sqlite"
 BESIDE = ("-wal", "-shm", "")
@@ -128,6 +130,15 @@ class LedgerReader:
         with self._mapped():
             rows = self._connection.execute("SELECT source, incarnation, last_sequence FROM sources").fetchall()
         return {(source, incarnation): last for source, incarnation, last in rows}
+
+    def newest_time(self) -> int:
+        """The latest reading of the run's clock that the tracker's facts and all incarnations have; 0 without any."""
+        with self._mapped():
+            # The unary plus keeps SQLite from sorting by another index: one of the newest facts is the tracker's.
+            query = "SELECT time FROM facts WHERE +source = ? ORDER BY position DESC LIMIT 1"
+            decided = self._connection.execute(query, (TRACKER,)).fetchone()
+        readings = [*(decided or ()), *(born(incarnation) for _, incarnation in self.last_sequences())]
+        return max((reading for reading in readings if reading < LATEST), default=0)
 
     def snapshots(self) -> dict[str, tuple[int, Any]]:
         """By a fold's name, the position that its newest snapshot describes, and the snapshot.

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from broker import clock
 from broker import messages as m
 from broker.errors import RunError
 from broker.hub import Hub
@@ -136,7 +137,7 @@ class TrackerRole:
             if not self._core.behind and any(isinstance(delivery, FactsArrived) for delivery in deliveries):
                 time.sleep(GATHER)
                 deliveries += self._hub.take()
-            now = Now(time.time_ns(), time.monotonic())
+            now = Now(clock.now(self._spec.clock), time.monotonic())
             for delivery in deliveries:
                 self._receive(delivery, now)
             if self._ending.is_set() and not self._gone:
@@ -221,7 +222,7 @@ class TrackerRole:
         if committed.durable:
             self._hub.acknowledge(committed.durable)
         for answer in committed.answers:
-            self._hub.publish(answer.source, answer.message(now.wall, self._stored))
+            self._hub.publish(answer.source, answer.message(now.clock, self._stored))
         for life in committed.lives:
             self._transfers.begin(life)
         for fact in committed.facts:

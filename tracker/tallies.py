@@ -194,7 +194,7 @@ class RoleTally:
         self.expected = True
         """Whether its last end was expected."""
         self.spawned_at = 0
-        """Launcher's wall clock, ns."""
+        """The run's clock, ns."""
         self.state = ""
         """As the last `liveness` fact said."""
         self.incarnation = ""

@@ -236,7 +236,10 @@ def retry_after(headers: Mapping[str, str]) -> float:
             seconds = float(given) * unit
         except ValueError:
             try:
-                seconds = parsedate_to_datetime(given).timestamp() - time.time()
+                # By the server's own clock, where it says what that shows: ours may be set otherwise.
+                server = headers.get("date")
+                now = time.time() if server is None else parsedate_to_datetime(server).timestamp()
+                seconds = parsedate_to_datetime(given).timestamp() - now
             except ValueError:
                 continue
         if 0 <= seconds < float("inf"):

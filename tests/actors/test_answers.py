@@ -130,6 +130,8 @@ def test_what_a_response_may_say_of_waiting() -> None:
     assert retry_after({"retry-after": "2"}) == 2.0
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
     assert retry_after({"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"}) > 3e8
+    dates = {"retry-after": "Fri, 01 Jan 2100 00:00:07 GMT", "date": "Fri, 01 Jan 2100 00:00:00 GMT"}
+    assert retry_after(dates) == 7.0, "by the server's clock, whatever ours shows"
     for nonsense in ("soon", "nan", "-1", "inf", ""):
         assert retry_after({"retry-after": nonsense}) == 0.0
 

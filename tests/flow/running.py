@@ -81,7 +81,14 @@ class Running:
     `restarts`: the roles that were killed, or fell, on purpose; any other restart is a mistake.
     """
 
-    def __init__(self, home: Path, *arguments: str, run_dir: str = "run", status: int = 0) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        run_dir: str = "run",
+        status: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.directory = home / run_dir
         self.out, self.errors = home / f"{run_dir}.out", home / f"{run_dir}.err"
         command = [sys.executable, "-m", "launcher.cli", "run", *arguments, "--headless", "--run-dir", run_dir]
@@ -89,8 +96,9 @@ class Running:
         self.expected_status = status
         self._facts: list[Fact] = []
         self._home = home
+        variables = quiet() | (environment or {})
         with self.out.open("ab") as out, self.errors.open("ab") as errors:
-            self.launcher = subprocess.Popen(command, cwd=home, stdout=out, stderr=errors, env=quiet())
+            self.launcher = subprocess.Popen(command, cwd=home, stdout=out, stderr=errors, env=variables)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

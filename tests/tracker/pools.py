@@ -21,7 +21,7 @@ def settings(**given: Any) -> CurriculumSettings:
 
 
 class Pooled:
-    """A pool, and the commit that stands between a decision and its facts. `now` is the tracker's wall clock in ns."""
+    """A pool, and the commit that stands between a decision and its facts. `now` is the run's clock in ns."""
 
     def __init__(self, *, seed: int = 7, launch: int = 1, facts: list[Fact] | None = None, **given: Any) -> None:
         self.fold = Curriculum()

@@ -37,7 +37,7 @@ class Shell:
     def send(self, source: str, *facts: tuple[str, Any]) -> None:
         first = self.sent.get(source, 0) + 1
         self.sent[source] = first + len(facts) - 1
-        self.core.accept(source, b.ONE, first, tuple((self.now.wall, kind, json.dumps(body)) for kind, body in facts))
+        self.core.accept(source, b.ONE, first, tuple((self.now.clock, kind, json.dumps(body)) for kind, body in facts))
 
     def tick(self, later: float = 0.0) -> Committed:
         self.seconds += later
@@ -224,7 +224,7 @@ def test_assignments_rest_on_the_ledger_and_the_superseded_get_none(tmp_path: Pa
     shell.core.handle(ask._replace(request=2))
     answer = shell.tick().answers[0]
     assert [task[0] for task in answer.tasks] == ["a", "b"]
-    assert answer.deadline == shell.now.wall + 30 * SECOND
+    assert answer.deadline == shell.now.clock + 30 * SECOND
     shell.core.handle(ask._replace(request=2))
     out = shell.tick()
     assert (out.answers, out.facts) == ([answer], [])

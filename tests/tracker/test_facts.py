@@ -111,7 +111,7 @@ def test_nothing_that_a_source_can_say_ends_the_tracker(history: list[tuple[str,
         batch = core.gather(now)
         out = core.committed(range(folds.position + 1, folds.position + 1 + len(batch.rows)))
         for answer in out.answers:
-            answer.message(now.wall)
+            answer.message(now.clock)
     kept = json.dumps(folds.snapshots(), allow_nan=False)
     again = standard_folds()
     for name, fold in again.folds.items():

@@ -69,7 +69,7 @@ class Tracker:
             self.ledger.store_ended(self.folds.fresh_ended())
         self.folds.forget_ended()
         for answer in self.core.committed(positions).answers:
-            answer.message(now.wall, lambda position: self.ledger.read(position - 1, 1)[0][6])
+            answer.message(now.clock, lambda position: self.ledger.read(position - 1, 1)[0][6])
 
     def show(self) -> None:
         """The standings, drawn as a terminal and as lines."""

@@ -51,7 +51,7 @@ class Entry:
     resting: bool = False
     """It failed, and is not drawn for a while."""
     until: int = 0
-    """When its rest ends (the tracker's wall clock, ns); 0 while that is not decided."""
+    """When its rest ends (the run's clock, ns); 0 while that is not decided."""
 
     @property
     def level(self) -> int:

@@ -35,6 +35,13 @@ class RoleStarted:
 
 
 @dataclass(frozen=True)
+class Progressed:
+    """The process of the role has done something of what it is there for."""
+
+    role: str
+
+
+@dataclass(frozen=True)
 class RoleExited:
     """The process of this attempt is gone. `status`: negative for a signal, None when nobody saw it."""
 
@@ -59,7 +66,7 @@ class Interrupt:
     reason: str = "interrupted"
 
 
-Event = Begin | Tick | RoleStarted | RoleExited | Stopping | Interrupt
+Event = Begin | Tick | RoleStarted | Progressed | RoleExited | Stopping | Interrupt
 
 
 # --- actions -------------------------------------------------------------------------------------------------------

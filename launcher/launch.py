@@ -37,6 +37,7 @@ from launcher.exits import describe
 from launcher.host import open_log
 from launcher.lifeline import Lifeline
 from launcher.plan import Plan, child_of, tracker_address
+from launcher.progress import Progress
 from launcher.prompting import is_simulated
 from launcher.supervision import Supervisor
 
@@ -94,6 +95,7 @@ class Launch:
     _frozen_since: float = math.inf
     """Since when the tracker seems to be frozen."""
     _gauge: Gauge = field(default_factory=Gauge)
+    _progress: Progress = field(default_factory=Progress)
 
     def run(self, view: Callable[[], View]) -> int:
         """Until every process is gone. Returns the exit status."""
@@ -105,6 +107,7 @@ class Launch:
             self.plan.kinds(),
             restarts=run.supervision.restarts,
             backoff_seconds=run.supervision.backoff_seconds,
+            window_seconds=run.supervision.window_seconds,
             attempts_before=self.where.attempts_before(),
         )
         self.reactor = Reactor("launcher-io")
@@ -152,6 +155,8 @@ class Launch:
                 shown = standings
                 document = json.loads(standings)
                 self._failed = bool(document.get("failed"))
+                for role in self._progress.observe(document, self._pids):
+                    self._decide(d.Progressed(role))
                 self._draw(partial(view.show, document))
             if self._gauge.due():
                 self.spoke.say(m.Status(doing=f"watching {len(self._pids)} processes", rates=self._gauge.read()))

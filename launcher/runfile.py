@@ -114,9 +114,11 @@ class Supervision(Section):
     """How often a role may fall before the run gives up."""
 
     restarts: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Restarts of one role within 60 s."""
+    """Restarts of one role within `window_seconds`, and in any time in which it makes no progress."""
+    window_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
+    """Falls of a role that makes progress in between count for so long."""
     backoff_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.5
-    """The wait before the first restart; it doubles with each one in the same 60 s."""
+    """The wait before the first restart; it doubles with each one that counts."""
     silence_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
     """A tracker that was heard, lives and says nothing for so long is ended, and started again."""
 

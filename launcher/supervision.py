@@ -4,9 +4,10 @@
     actions = supervisor.handle(Begin(), now)
 
 Invariant: a role has at most one process (no Spawn before the Exited of the attempt before it); no role is spawned more
-than `restarts` + 1 times within 60 s; nothing but the tracker is spawned while the tracker is down; after Stopping
-nothing but the tracker is spawned; and from the first event that ends the run EndRun follows within bounded time, when
-Tick comes, whatever the processes do. After EndRun there are no actions.
+than `restarts` + 1 times within `window_seconds`, nor in any time in which it makes no progress; nothing but the
+tracker is spawned while the tracker is down; after Stopping nothing but the tracker is spawned; and from the first
+event that ends the run EndRun follows within bounded time, when Tick comes, whatever the processes do. After EndRun
+there are no actions.
 
 The end goes in steps, each of at most `step_seconds`: actors, then learners, then endpoints, then the tracker. Who is
 late gets SIGTERM, `grace` seconds later SIGKILL, and is said to have been late; endpoints get it at once, as nobody is
@@ -31,6 +32,7 @@ from launcher.decisions import (
     Interrupt,
     Kill,
     Kind,
+    Progressed,
     Report,
     RoleExited,
     RoleStarted,
@@ -40,7 +42,6 @@ from launcher.decisions import (
 )
 from launcher.exits import describe, signal_name
 
-WINDOW_SECONDS = 60.0
 MAX_BACKOFF_SECONDS = 15.0
 START_SECONDS = 60.0
 """A process that was asked for and has not started by then will not (the nursery hangs)."""
@@ -68,7 +69,9 @@ class RoleState:
     due: float = 0.0
     """When it is spawned (waiting), or given up on (starting)."""
     exits: deque[float] = field(default_factory=deque)
-    """Unexpected exits within the last 60 s."""
+    """Unexpected exits that count against the budget."""
+    has_progressed: bool = False
+    """Whether this attempt has done something of what the role is there for."""
     restarts: int = 0
     signalled: float | None = None
     """When it got SIGTERM."""
@@ -89,6 +92,7 @@ class Supervisor:
         *,
         restarts: int = 5,
         backoff_seconds: float = 0.5,
+        window_seconds: float = 60.0,
         step_seconds: float = 5.0,
         grace: float = 1.0,
         attempts_before: int = 0,
@@ -100,7 +104,7 @@ class Supervisor:
         self.reason = ""
         self.failed = False
         self._status = 0
-        self._restarts, self._backoff = restarts, backoff_seconds
+        self._restarts, self._backoff, self._window = restarts, backoff_seconds, window_seconds
         self._step_seconds, self._grace = step_seconds, grace
         self._steps: list[tuple[Kind, ...]] = [("actor",), ("learner",), ("endpoint",), ("tracker",)]
         self._step_end = 0.0
@@ -126,6 +130,8 @@ class Supervisor:
                     if self.phase == "stopping" and not self._aborted and role.kind != "tracker":
                         role.signalled = now  # nobody waits for who was not there yet
                         actions.append(Terminate(role.name, UNBORN))
+            case Progressed():
+                self.roles[event.role].has_progressed = self.roles[event.role].state == "running"
             case RoleExited():
                 actions += self._exited(event, now)
             case Stopping() if self.phase != "stopping":
@@ -183,14 +189,19 @@ class Supervisor:
         self, role: RoleState, status: int | None, last_words: str, now: float
     ) -> tuple[float | None, list[Action]]:
         """Restart it in how many seconds, or None and what follows from giving up."""
-        while role.exits and role.exits[0] <= now - WINDOW_SECONDS:
+        while role.has_progressed and role.exits and role.exits[0] <= now - self._window:
             role.exits.popleft()
+        role.has_progressed = False
         role.exits.append(now)
         how = describe(status)
         if status == 2:
             return None, self._give_up(role, f"{role.name} was asked for what cannot be ({how})", last_words, 2, now)
         if len(role.exits) > self._restarts:
-            times = f"{len(role.exits)} times within {WINDOW_SECONDS:.0f} s" if len(role.exits) > 1 else "once"
+            over = now - role.exits[0]
+            apart = (
+                f"within {self._window:g} s" if over < self._window else f"in {over:.0f} s with nothing done between"
+            )
+            times = f"{len(role.exits)} times {apart}" if len(role.exits) > 1 else "once"
             return None, self._give_up(role, f"{role.name} ended {times}, last with {how}", last_words, 1, now)
         wait = min(self._backoff * 2.0 ** (len(role.exits) - 1), MAX_BACKOFF_SECONDS)
         if self.phase == "stopping":

@@ -59,7 +59,7 @@ def standings_document(
         "epoch": fold.epoch,
         "return_mean": fold.returns.mean,
         "solved_at": fold.solved_at,
-        "roles": [_role(name, fold.roles.get(name), live, fold.phase, now) for name in names],
+        "roles": [_role(name, fold, live, now) for name in names],
         "policies": policies,
         "waits": [
             {"who": name, "for": whom, "what": what, "seconds": length}
@@ -131,8 +131,8 @@ def _policy(tally: PolicyTally, rates: tuple[float, float], learner: Seen | None
     }
 
 
-def _role(name: str, tally: RoleTally | None, live: Live, phase: str, now: float) -> dict[str, Any]:
-    tally = tally or RoleTally()
+def _role(name: str, fold: Standings, live: Live, now: float) -> dict[str, Any]:
+    tally = fold.roles.get(name) or RoleTally()
     seen = live.seen.get(name)
     gauges = dict(seen.rates) if seen is not None else {}
     return {
@@ -140,10 +140,11 @@ def _role(name: str, tally: RoleTally | None, live: Live, phase: str, now: float
         "kind": tally.kind or (seen.kind if seen is not None else ""),
         "pid": tally.pid or (seen.pid if seen is not None else None),
         "host": seen.host if seen is not None else "",
-        "state": _state(tally, seen, phase, stalled=seen is not None and live.stalled(name, phase, now)),
+        "state": _state(tally, seen, fold.phase, stalled=seen is not None and live.stalled(name, fold.phase, now)),
         "age": now - seen.joined if seen is not None else None,
         "heard": now - seen.heard if seen is not None else None,
         "restarts": tally.restarts,
+        "progress": fold.moves.get(name, 0),
         "rss_mb": gauges.pop("rss_mb", None),
         "cpu": gauges.pop("cpu", None),
         "doing": seen.doing if seen is not None else "",

@@ -9,6 +9,7 @@ from tests.flow.running import Running
 
 OWN = '''
 import os
+import time
 from pathlib import Path
 
 import gymnasium
@@ -22,22 +23,24 @@ HERE = Path(__file__).parent
 
 
 class Trap(gymnasium.Env):
-    """Raises in step `at`, once in a run (the file `sprung` tells) or always, or in every reset."""
+    """Raises in step `at`, once in a run (the file `sprung` tells) or always, or in every reset; each takes `pause`."""
 
     observation_space = spaces.Box(-1, 1, (3,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, at=200, once=True, on_reset=False):
-        self.at, self.once, self.on_reset, self.steps = at, once, on_reset, 0
+    def __init__(self, at=200, once=True, on_reset=False, pause=0.0):
+        self.at, self.once, self.on_reset, self.pause, self.steps = at, once, on_reset, pause, 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         if self.on_reset:
+            time.sleep(self.pause)
             raise RuntimeError("the door is stuck")
         return np.zeros(3, np.float32), {}
 
     def step(self, action):
         self.steps += 1
+        time.sleep(self.pause)
         if self.steps >= self.at and not (self.once and (HERE / "sprung").exists()):
             (HERE / "sprung").touch()
             raise RuntimeError("the trap is sprung")
@@ -145,6 +148,23 @@ def test_an_environment_that_never_resets(tmp_path: Path) -> None:
         errors = run.facts("environment_error")
         assert len(errors) == 2
         assert all("the door is stuck" in error.body["traceback"] for error in errors)
+
+
+SLOW = (*QUICK, "--set", "supervision.window_seconds=1")
+
+
+def test_slow_falls_without_progress_end_the_run(tmp_path: Path) -> None:
+    with Running(tmp_path, written(tmp_path, "{ on_reset = true, pause = 1.2 }"), *SLOW, status=1) as run:
+        failed(run, "the door is stuck", "actor-0")
+        assert "actor-0 ended 2 times in" in run.errors.read_text()
+        assert "with nothing done between" in run.errors.read_text()
+
+
+def test_slow_falls_with_work_between_do_not_end_the_run(tmp_path: Path) -> None:
+    with Running(tmp_path, written(tmp_path, "{ at = 60, once = false, pause = 0.006 }"), *SLOW) as run:
+        run.restarts.add("actor-0")
+        run.until(lambda: len([f for f in run.facts("exited") if not f.body["expected"]]) >= 4, "falls", 45)
+        assert run.phase() == "running"
 
 
 def test_an_algorithm_that_raises_in_an_update(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from launcher.decisions import (
     Interrupt,
     Kill,
     Kind,
+    Progressed,
     Report,
     RoleExited,
     RoleStarted,
@@ -73,11 +74,42 @@ def test_a_budget_spent_ends_the_run_with_the_last_words() -> None:
 
 
 @pytest.mark.parametrize(("apart", "comes_back"), [(60.0, True), (59.9, False)])
-def test_the_budget_is_for_60_seconds(apart: float, comes_back: bool) -> None:
+def test_falls_with_progress_between_count_for_a_window(apart: float, comes_back: bool) -> None:
     supervisor = running(restarts=1, backoff_seconds=0.0)
     assert Spawn("actor-1", 2) in supervisor.handle(RoleExited("actor-1", 1, 1), 100.0)
+    supervisor.handle(RoleStarted("actor-1", 2, 7), 100.0)
+    supervisor.handle(Progressed("actor-1"), 101.0)
     assert (Spawn("actor-1", 3) in supervisor.handle(RoleExited("actor-1", 2, 1), 100.0 + apart)) is comes_back
     assert supervisor.failed is not comes_back
+
+
+@pytest.mark.parametrize("role", ["tracker", "learner-a", "actor-0"])
+@pytest.mark.parametrize(("apart", "works"), [(31.0, False), (3600.0, False), (31.0, True), (3600.0, True)])
+def test_falls_without_progress_count_however_far_apart(role: str, apart: float, works: bool) -> None:
+    supervisor = running(backoff_seconds=0.0)
+    actions: list[Action] = []
+    attempt = 1
+    while attempt <= 50 and not of(GiveUp, actions):
+        if works:
+            supervisor.handle(Progressed(role), attempt * apart - 1.0)
+        actions = supervisor.handle(RoleExited(role, attempt, 1, "why"), attempt * apart)
+        attempt += 1
+        supervisor.handle(RoleStarted(role, attempt, 7), attempt * apart)
+    if works:
+        assert attempt == 51
+        return
+    (gave_up,) = of(GiveUp, actions)
+    assert isinstance(gave_up, GiveUp)
+    assert gave_up.reason == f"{role} ended 6 times in {5 * apart:.0f} s with nothing done between, last with status 1"
+    assert gave_up.last_words == "why"
+
+
+def test_progress_before_a_process_is_there_is_not_its_own() -> None:
+    supervisor = running(restarts=1, backoff_seconds=0.0)
+    supervisor.handle(RoleExited("actor-0", 1, 1), 1.0)
+    supervisor.handle(Progressed("actor-0"), 1.1)
+    supervisor.handle(RoleStarted("actor-0", 2, 7), 1.2)
+    assert of(GiveUp, supervisor.handle(RoleExited("actor-0", 2, 1), 1000.0))
 
 
 def test_the_wait_before_a_restart_doubles_up_to_15_seconds() -> None:
@@ -249,10 +281,10 @@ def test_a_tracker_given_up_aborts(status: int) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["exit", "exit", "start", "tick", "tick", "stop", "interrupt", "stray"]),
+        st.sampled_from(["exit", "exit", "start", "start", "work", "tick", "tick", "stop", "interrupt", "stray"]),
         st.sampled_from(sorted(ROLES)),
         st.sampled_from([0, 1, -9, None, 2]),
-        st.floats(0.0, 9.0),
+        st.floats(0.0, 9.0) | st.floats(9.0, 90.0),
     ),
     max_size=80,
 )
@@ -265,12 +297,17 @@ def test_the_invariants_hold_whatever_happens(steps: list, restarts: int, obedie
     alive: dict[str, int] = {}
     attempts: dict[str, int] = defaultdict(int)
     spawned: dict[str, list[float]] = defaultdict(list)
+    idle: dict[str, int] = defaultdict(int)
+    """Spawns since an attempt that had worked fell: that fall counts itself."""
+    works: set[str] = set()
     now, ended, stopped_at = 0.0, False, None
 
     def give(event: Event) -> None:
         nonlocal ended, stopped_at
         if isinstance(event, RoleExited) and alive.get(event.role) == event.attempt:
             del alive[event.role]
+            if event.role in works:
+                idle[event.role] = 0
         tracker_was = "tracker" in alive
         stopping = supervisor.phase == "stopping" or isinstance(event, Stopping | Interrupt)
         actions = supervisor.handle(event, now)
@@ -284,6 +321,9 @@ def test_the_invariants_hold_whatever_happens(steps: list, restarts: int, obedie
                 alive[action.role] = attempts[action.role] = action.attempt
                 spawned[action.role] = [t for t in spawned[action.role] if t > now - 60.0] + [now]
                 assert len(spawned[action.role]) <= restarts + 1
+                idle[action.role] += 1
+                assert idle[action.role] <= restarts + 1
+                works.discard(action.role)
             elif isinstance(action, EndRun):
                 ended = True
                 assert action.status in ((1, 2) if action.failed else (0,))
@@ -303,6 +343,10 @@ def test_the_invariants_hold_whatever_happens(steps: list, restarts: int, obedie
                 give(RoleExited(role, alive[role], status))
             case "start" if role in alive:
                 give(RoleStarted(role, alive[role], 1))
+            case "work" if role in alive:
+                give(Progressed(role))
+                if supervisor.roles[role].state == "running":
+                    works.add(role)
             case "stop":
                 give(Stopping("enough"))
             case "interrupt":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ import typer
 
 from broker.errors import HeadraceError, RequestError
 from broker.text_files import path_error
+from launcher import words
 
 WRONG_PATH = frozenset({errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP})
 
@@ -108,7 +108,7 @@ def check(
     if as_json:
         _print_json(plan.to_plain())
     else:
-        typer.echo(check_text(plan))
+        _say(check_text(plan))
 
 
 @app.command()
@@ -168,13 +168,13 @@ def export(
     if to is None:
         text = best_template(directory, policy)
         if out is None:
-            typer.echo(text)
+            typer.echo(words.lines(text) if sys.stdout.isatty() else text)  # a pipe gets it to its last character
         else:
             check_place(out)
             _write_text(out, text)
         return
     place = out or directory / EXPORTS / ("ledger.json" if to == "json" else to)
-    typer.echo(str(write(directory, to, place)))
+    _say(str(write(directory, to, place)))
 
 
 @app.command()
@@ -184,7 +184,7 @@ def mend(run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")]) -> None:
 
     made = make(run_dir)
     ends = f"; it ends there because {made.why}" if made.why else ": all that there were"
-    typer.echo(f"{made.facts:,} facts are in the new ledger{ends}\nthe damaged file is kept as {made.aside}")
+    _say(f"{made.facts:,} facts are in the new ledger{ends}\nthe damaged file is kept as {made.aside}")
 
 
 @app.command()
@@ -219,7 +219,11 @@ def _write_text(out: Path, text: str) -> None:
         out.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise RequestError(f"cannot write {out}: {error.strerror or error}; choose another place") from error
-    typer.echo(str(out))
+    _say(str(out))
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    typer.echo(words.lines(text), err=err)
 
 
 def _console() -> Any:
@@ -229,7 +233,7 @@ def _console() -> Any:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+    typer.echo(words.as_json(value, indent=2))
 
 
 def main() -> None:
@@ -240,15 +244,15 @@ def main() -> None:
     try:
         app()
     except RequestError as error:
-        typer.echo(f"headrace: {error}", err=True)
+        _say(f"headrace: {error}", err=True)
         sys.exit(2)
     except HeadraceError as error:
-        typer.echo(f"headrace: {error}", err=True)
+        _say(f"headrace: {error}", err=True)
         sys.exit(1)
     except OSError as error:
         if not isinstance(error.filename, str):
             raise
-        typer.echo(f"headrace: {error.filename[:200]}: {path_error(error)}", err=True)
+        _say(f"headrace: {error.filename[:200]}: {path_error(error)}", err=True)
         sys.exit(2 if error.errno in WRONG_PATH else 1)
 
 

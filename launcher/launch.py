@@ -30,6 +30,7 @@ from broker.station import Gauge
 from broker.tracker_spoke import TrackerSpoke
 from broker.wire import Identity
 from launcher import decisions as d
+from launcher import words
 from launcher.child import STATUS_REQUEST
 from launcher.directory import RunDirectory, last_words
 from launcher.engines import Engine, Exited, NurseryEngine, PlainEngine, Started
@@ -131,7 +132,8 @@ class Launch:
                 signal.signal(number, handler)
         assert self._outcome is not None
         if self.problem is not None and self._outcome.status != STATUS_REQUEST:
-            print(f"{self.problem.role}: {self.problem.reason}\n{self.problem.last_words}", file=sys.stderr)
+            what = f"{self.problem.role}: {self.problem.reason}\n{self.problem.last_words}"
+            print(words.lines(what), file=sys.stderr)
         return max(self._outcome.status, int(self._failed))
 
     def _loop(self, view: View) -> None:
@@ -212,20 +214,19 @@ class Launch:
             self._decide(d.RoleStarted(event.role, event.attempt, event.pid))
             return
         self._pids.pop(event.role, None)
-        words = self._last_words(event)
         self._exits[event.role] = event.pid or 0
-        self._decide(d.RoleExited(event.role, event.attempt, event.status, words))
+        self._decide(d.RoleExited(event.role, event.attempt, event.status, self._last_words(event)))
 
     def _last_words(self, event: Exited) -> str:
         path = self.where.log(event.role, event.attempt)
-        words = event.words
+        text = event.words
         with ExitStack() as logs:
             opened = [self._logs.pop((event.role, event.attempt), None)]
             with suppress(OSError, RequestError):  # a role makes another one if its folder was removed before it began
                 opened.append(os.fdopen(files.open_file(path), "rb"))
             for log in filter(None, opened):
-                words = words or last_words(logs.enter_context(log))
-        return words
+                text = text or last_words(logs.enter_context(log))
+        return text
 
     def _decide(self, event: d.Event) -> None:
         for action in self.supervisor.handle(event, time.monotonic()):

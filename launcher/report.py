@@ -190,7 +190,7 @@ def _played_tasks(tasks: dict[str, Any]) -> list[RenderableType]:
     for label, value in words.mapping(tasks.get("labels")).items():
         row = words.mapping(value)
         score = Text(words.decimal(row.get("score_mean")), style="bold")
-        table.add_row(Text(label), words.count(row.get("episodes")), score, words.count(row.get("failed")))
+        table.add_row(Text(words.text(label)), words.count(row.get("episodes")), score, words.count(row.get("failed")))
     low, high = [*words.listing(tasks.get("interval")), None, None][:2]
     line = Text(f"score {words.decimal(tasks.get('score_mean'))}", style="bold")
     line.append(f"  {words.decimal(low)} … {words.decimal(high)}; {words.count(tasks.get('pool'))} tasks in the pool")

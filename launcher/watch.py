@@ -197,7 +197,7 @@ def watch(
             return 0
         document = afterwards(run.directory)
     if as_json:
-        write(json.dumps(told(document), ensure_ascii=False))
+        write(words.as_json(told(document)))
     else:
         from launcher.dashboard import screen
 
@@ -213,7 +213,7 @@ def _follow(source: Source, run: Target, console: Console, write: Callable[[str]
     if write is not None:
         while (document := _next(source, run)) is not None:
             if document:
-                write(json.dumps(told(document), ensure_ascii=False))
+                write(words.as_json(told(document)))
         return
     display = Dashboard(console, hint="read-only · Ctrl-C leaves") if console.is_terminal else PlainLines(console.out)
     with display:

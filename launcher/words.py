@@ -1,12 +1,13 @@
 """How a standings document is read and said: tolerant readers and short phrases for people.
 
 Invariant: nothing here raises, whatever JSON it is given: what is missing, null, of another type or not finite reads
-as nothing and is said as a dash. Text from other processes is shown without control characters, so that a role's
-last words cannot steer the terminal.
+as nothing and is said as a dash. Text from elsewhere reaches a terminal only through `text`, `lines` or `as_json`:
+without control characters, marks of direction and signs of no width, so that nothing can steer the terminal.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import datetime
 from typing import Any
@@ -41,6 +42,24 @@ def text(value: Any, default: str = "") -> str:
         return default
     line = value if isinstance(value, str) else str(value)
     return line if line.isprintable() else "".join(sign if sign.isprintable() else " " for sign in line)
+
+
+def lines(value: str) -> str:
+    """Printable text of any number of lines; tabs stay."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else " " for sign in value.replace("\r\n", "\n"))
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON for people and scripts: every letter as it is, what a terminal would obey written as an escape."""
+    plain = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    if plain.isprintable():
+        return plain
+    return "".join(sign if sign.isprintable() or sign == "\n" else _escaped(sign) for sign in plain)
+
+
+def _escaped(sign: str) -> str:
+    units = sign.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -112,3 +112,11 @@ def test_check_prints_the_resolved_run_and_starts_nothing(tmp_path: Path) -> Non
     assert wrong.returncode == 2
     assert "actors.proceses" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_message_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "a\u202e\x9b31mb").mkdir()
+    done = headrace("summary", "a\u202e\x9b31mb", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "holds no run" in done.stderr
+    assert all(sign.isprintable() or sign == "\n" for sign in done.stderr)

@@ -78,6 +78,8 @@ class Outcome:
     facts: Sequence[tuple[str, Mapping[str, Any]]] = field(default_factory=tuple)
     """(kind, body)"""
     result: Mapping[str, Any] | None = None
+    missing: bool = False
+    """The result says only why there is none, by a fault of the surroundings: a resumed run runs the task again."""
 
 
 class Rollout(Protocol):

@@ -190,6 +190,8 @@ class TaskLoop:
             return  # what it was to be made with may have ended before us: such a result is none
         score = None if outcome.score is None else float(outcome.score)
         body = {**_whose(task), "score": score, "policy": task.policy, "result": outcome.result}
+        if outcome.missing:
+            body["missing"] = True
         try:
             if outcome.pieces:
                 raise ValueError("an outcome has a result or pieces, not both: only a result can be delivered again")

@@ -33,6 +33,7 @@ def panel(document: dict[str, Any], width: int, rows: int) -> tuple[Line, list[L
         Column("mean", 6, True),
         Column("95% interval", 13, False, 3),
         Column("trials", 6, True, 1),
+        Column("missing", 7, True, 5),
         Column("in flight", 9, True, 2),
         Column("round", 5, True, 4),
     ]
@@ -87,17 +88,28 @@ def totals(search: dict[str, Any], width: int, others: int = 0) -> Line:
 
 
 def _failure(search: dict[str, Any]) -> list[Line]:
-    """How many rollouts and completions failed, and why most of them did; no line where none has."""
-    told = _failed(search)
-    return [[("failed ", LABEL), (told, "yellow")]] if told else []
+    """How many rollouts and completions failed or are missing, and why most of them; no line where none did or is."""
+    lines: list[Line] = []
+    for label, told in (("failed", _failed(search)), ("missing", _missing(search))):
+        lines += [[(f"{label} ", LABEL), (told, "yellow")]] if told else []
+    return lines
 
 
 def _failed(search: dict[str, Any]) -> str:
-    failures = words.objects(search.get("failures"))
-    if not failures:
+    return _most(search.get("failures"), search.get("failed"))
+
+
+def _missing(search: dict[str, Any]) -> str:
+    return _most(search.get("missing_reasons"), search.get("missing"))
+
+
+def _most(reasons: Any, count: Any) -> str:
+    """How many there are, and the most frequent reason."""
+    found = words.objects(reasons)
+    if not found:
         return ""
-    times, first = words.count(failures[0].get("count")), words.text(failures[0].get("reason"), words.DASH)
-    every = words.count(search.get("failed"))
+    times, first = words.count(found[0].get("count")), words.text(found[0].get("reason"), words.DASH)
+    every = words.count(count)
     return f"{every}: {first}" if times == every else f"{every}, {times} of them: {first}"
 
 
@@ -120,14 +132,14 @@ def told(document: dict[str, Any]) -> str:
         return ""
     flying, spent = words.mapping(search.get("in_flight")), words.mapping(search.get("spent"))
     rounds = words.number(search.get("rounds"))
-    failed = _failed(search)
+    failed, missing = _failed(search), _missing(search)
     return (
         f"round {words.count(search.get('round'))}{f' of {rounds:.0f}' if rounds is not None else ''},"
         f" best {words.decimal(search.get('best_mean'), 3)}, {words.short(search.get('templates'))} templates,"
         f" {words.short(flying.get('rollouts'))} in flight, {words.short(spent.get('calls'))} calls,"
         f" {words.short(spent.get('tokens'))} tokens, money {words.decimal(spent.get('cost'), 3)},"
         f" {words.short(spent.get('throttled'))} 429s, {words.short(spent.get('retries'))} retries"
-        f"{f', failed {failed}' if failed else ''}"
+        f"{f', failed {failed}' if failed else ''}{f', missing {missing}' if missing else ''}"
     )
 
 
@@ -158,6 +170,7 @@ def _row(row: dict[str, Any]) -> list[Span]:
         (words.decimal(row.get("mean"), 3), "bold green" if best else "bold"),
         (between, LABEL),
         (words.short(row.get("trials")), ""),
+        (words.short(row.get("missing")) if words.number(row.get("missing")) else "", "yellow"),
         (words.short(row.get("open")) if words.number(row.get("open")) else "", ""),
         (words.short(row.get("round")), LABEL),
     ]

@@ -25,6 +25,7 @@ COLUMNS = (
     Column("interval", 9, True),
     Column("best", 5, True),
     Column("trials", 6, True),
+    Column("miss.", 5, True),
     Column("val.", 5, True),
     Column("lineage", 14),
     Column("text", LONGEST),
@@ -45,8 +46,8 @@ def render_search(summary: dict[str, Any]) -> list[RenderableType]:
         own = [row for row in rows if row.get("policy") == policy]
         parts += [Text(f"{len(own)} templates of {policy} were tested, first seen first:", style="bold"), *_table(own)]
         note = (
-            "mean, interval (95%, Wilson) and best of all trials; val.: mean on validation tasks;"
-            " text: from where it parts from its parent's"
+            "mean, interval (95%, Wilson) and best of all trials; miss.: trials that are missing;"
+            " val.: mean on validation tasks; text: from where it parts from its parent's"
         )
         parts += [Text(note, style="grey58"), *_best(search), *_usage(search)]
         parts += [*_failures(search), *_refused(search), ""]
@@ -87,6 +88,7 @@ def _row(row: dict[str, Any], parents: str) -> list[Span]:
         (words.DASH if low is None else f"{_share(low)}…{_share(high)}", ""),
         (_share(row.get("best"), 3), ""),
         (words.count(row.get("trials")), ""),
+        (words.count(row.get("missing")) if words.number(row.get("missing")) else "", "yellow"),
         (_share(words.mapping(row.get("validation")).get("mean"), 3), ""),
         (f"{place} of {parent[:6]}" if parent else "the first", LABEL),
         (unlike(_text(row), parents), ""),
@@ -117,6 +119,8 @@ def _usage(search: dict[str, Any]) -> list[RenderableType]:
     for name, value in words.mapping(search.get("usage")).items():
         amounts = words.mapping(value)
         tokens = f"{words.count(amounts.get('tokens_in'))} tokens in, {words.count(amounts.get('tokens_out'))} out"
+        estimated = words.number(amounts.get("estimated"))
+        tokens += f" ({words.count(estimated)} of them estimated)" if estimated else ""
         told = [
             f"{words.count(amounts.get('calls'))} calls",
             f"{words.count(amounts.get('failed'))} failed",
@@ -130,14 +134,15 @@ def _usage(search: dict[str, Any]) -> list[RenderableType]:
 
 
 def _failures(search: dict[str, Any]) -> list[RenderableType]:
-    """What failed, and so is a reward of 0 in the means, by its reason."""
-    failures = words.objects(search.get("failures"))
+    """By its reason, what failed, and so is a reward of 0 in the means, and what is missing, and so is in none."""
+    missing = words.mapping(search.get("missing")).get("reasons")
     lines: list[RenderableType] = []
-    for item in failures[:TOLD]:
-        told = f"{words.count(item.get('count'))} × {words.text(item.get('reason'), words.DASH)}"
-        lines.append(Text.assemble(("failed     ", "grey58"), (told, "yellow")))
-    if len(failures) > TOLD:
-        lines.append(Text(f"           {len(failures) - TOLD} more reasons", style="grey58"))
+    for label, reasons in (("failed", words.objects(search.get("failures"))), ("missing", words.objects(missing))):
+        for item in reasons[:TOLD]:
+            told = f"{words.count(item.get('count'))} × {words.text(item.get('reason'), words.DASH)}"
+            lines.append(Text.assemble((f"{label:11}", "grey58"), (told, "yellow")))
+        if len(reasons) > TOLD:
+            lines.append(Text(f"           {len(reasons) - TOLD} more reasons", style="grey58"))
     return lines
 
 

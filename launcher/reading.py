@@ -128,7 +128,7 @@ def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[s
 
 _MAY_CHANGE = re.compile(
     r"stop\..*|actors\.processes|learner\.checkpoint_seconds|learner\.settings\.(\w*_)?rate"
-    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*|prompts\.rollout_seconds|scripted\..*"
+    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*|prompts\.(rollout_seconds|max_missing_share)|scripted\..*"
     r"|endpoints\.\w+\.(url|key_env|key_file|concurrency|timeout_seconds|retries|backoff_seconds|price_in|price_out)"
 )
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.delivery import mint_parts
+from broker.errors import RunError
 from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.messages import MAX_TEXT
@@ -222,11 +223,15 @@ class LearnerLoop:
     def _finish(self) -> None:
         """Say once that this policy has nothing left to do."""
         if not self._finished and isinstance(self.algorithm, Finishing):
-            reason = self.algorithm.finished()
+            failed = {}
+            try:
+                reason = self.algorithm.finished()
+            except RunError as error:
+                reason, failed = str(error), {"failed": True}
             if reason is not None:
                 self._finished = True
                 self.station.waits.clear()
-                self.station.fact("finished", {"policy": self.policy, "reason": reason[:MAX_TEXT]})
+                self.station.fact("finished", {"policy": self.policy, "reason": reason[:MAX_TEXT], **failed})
 
     def _record(self, seconds: float) -> None:
         losses = {name: float(value) for name, value in self.losses.items()}

@@ -110,7 +110,9 @@ _words: dict[str, Callable[[Any], str | None]] = {
     "environment_error": _environment_error,
     "rollout_error": lambda body: f"rollout of {body['task']} raised {last_line(body['traceback'])}",
     "resumed": _resumed,
-    "finished": lambda body: f"{body['policy']} has finished: {body['reason']}",
+    "finished": lambda body: (
+        f"{body['policy']} {'cannot go on' if body.get('failed') else 'has finished'}: {body['reason']}"
+    ),
     "phase": _phase,
     "checkpoint": _checkpoint,
     "checkpoint_skipped": lambda body: f"checkpoint {body['file']} was skipped: {body['reason']}",

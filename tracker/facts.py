@@ -125,6 +125,7 @@ class Outcome(TypedDict):  # noqa: D101
     policy: NotRequired[Id | None]
     draw: NotRequired[Count | None]
     result: NotRequired[dict[str, Any] | None]
+    missing: NotRequired[bool]
 
 
 @with_config(_config)
@@ -160,6 +161,7 @@ class Update(TypedDict):  # noqa: D101
 class Finished(TypedDict):  # noqa: D101
     policy: Id
     reason: Reason
+    failed: NotRequired[bool]
 
 
 @with_config(_config)

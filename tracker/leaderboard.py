@@ -7,6 +7,8 @@ export, with or without a trial, first seen first.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from tracker.templates import AMOUNTS, PolicyTemplates, Templates, Tested
@@ -17,7 +19,7 @@ SHOWN = 20
 LINE = 160
 """Characters of a template there."""
 FAILURES = 3
-"""Reasons of failed rollouts there, the most frequent ones."""
+"""Reasons of failed and of missing rollouts there, the most frequent ones."""
 
 
 def standings_part(fold: Templates) -> dict[str, Any] | None:
@@ -30,6 +32,7 @@ def _live(own: PolicyTemplates) -> dict[str, Any]:
     ranked = sorted(own.ordered(), key=lambda item: _rank(item, best))
     last = own.rounds[max(own.rounds)] if own.rounds else {}
     flying = [tested for tested in own.tested.values() if tested.open]
+    missing = Counter(of for of, _ in own.missing.values())
     return {
         "round": max((tested.round for tested in own.tested.values()), default=0),
         "rounds": last.get("rounds"),
@@ -43,18 +46,28 @@ def _live(own: PolicyTemplates) -> dict[str, Any]:
             "rollouts": sum(tested.open for tested in flying),
             "completions": sum(role in ("critique", "edit") for role in own.open.values()),
         },
-        "leaderboard": [_row(name, tested, best, last.get("beam", ())) for name, tested in ranked[:SHOWN]],
+        "leaderboard": [
+            {**_row(name, tested, best, last.get("beam", ())), "missing": missing[name]}
+            for name, tested in ranked[:SHOWN]
+        ],
         "usage": {name: dict(amounts) for name, amounts in sorted(own.usage.items())},
         "spent": _spent(own),
-        "failures": _failures(own)[:FAILURES],
+        "failures": _counted(own.failures)[:FAILURES],
         "failed": sum(own.failures.values()),
+        "missing_reasons": _missing(own)[:FAILURES],
+        "missing": len(own.missing),
     }
 
 
-def _failures(own: PolicyTemplates) -> list[dict[str, Any]]:
-    """Why rollouts and completions failed, the most frequent reason first."""
-    counted = sorted(own.failures.items(), key=lambda item: (-item[1], item[0]))
+def _counted(reasons: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Reasons with their counts, the most frequent first."""
+    counted = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return [{"reason": reason, "count": count} for reason, count in counted]
+
+
+def _missing(own: PolicyTemplates) -> list[dict[str, Any]]:
+    """Why rollouts and completions are missing."""
+    return _counted(Counter(reason for _, reason in own.missing.values()))
 
 
 def _rank(item: tuple[str, Tested], best: str | None) -> tuple[Any, ...]:
@@ -95,8 +108,11 @@ def template_rows(fold: Templates) -> list[dict[str, Any]]:
     """The summary's `templates`: every one that was tested, first seen first, policy after policy."""
     rows = []
     for policy, own in sorted(fold.policies.items()):
-        best = own.best()
-        rows += [{"policy": policy, **_tested(name, tested, best)} for name, tested in own.ordered()]
+        best, missing = own.best(), Counter(of for of, _ in own.missing.values())
+        rows += [
+            {"policy": policy, **_tested(name, tested, best), "missing": missing[name]}
+            for name, tested in own.ordered()
+        ]
     return rows
 
 
@@ -137,7 +153,8 @@ def _search(policy: str, own: PolicyTemplates, run_dir: str, several: bool) -> d
         "templates": len(own.tested),
         "refused": refused,
         "completions": {"failed": own.failed_completions, **own.completions},
-        "failures": _failures(own),
+        "failures": _counted(own.failures),
+        "missing": {"count": len(own.missing), "reasons": _missing(own)},
         "usage": {name: dict(amounts) for name, amounts in sorted(own.usage.items())},
         "spent": _spent(own),
     }

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 OLDEST = 1
 """The oldest version that can be read, and migrated by a writer."""
 

@@ -133,7 +133,10 @@ class Standings(Counted):
         self._use(tally, body)
 
     def _finished(self, fact: Fact) -> None:
-        self.finished[fact.body["policy"]] = fact.body["reason"]
+        if fact.body.get("failed"):  # one policy that cannot go on ends the run, whatever the others do
+            self._stop_request(fact)
+        else:
+            self.finished[fact.body["policy"]] = fact.body["reason"]
 
     def _fragments(self, fact: Fact) -> None:
         self._use(self.policy(fact.body["policy"]), fact.body)

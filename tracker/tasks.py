@@ -4,9 +4,10 @@ Invariants: minted = waiting + leased + done + failed + evicted; a task is lease
 its first outcome counts, whoever sends it, and every later one is stored and changes nothing; an id is used once.
 An outcome without a result ends its task. One with a result is *recorded* under the policy and the task's name: the
 task ends when somebody says that the result was delivered, is leased for that alone until then, and so is every later
-task of that name. A task that was *given up* is leased for its policy to be told, and ends as one that failed. Of a
-result the fold keeps where it is; the ledger has it. What an actor still rolls out for a life of its policy that is
-over is waited for (`tracker.outlived`).
+task of that name. A result that is *missing* (it says only why there is none) gives way to one that is not, and is
+forgotten when the next launch begins: its name is then run again. A task that was *given up* is leased for its policy
+to be told, and ends as one that failed. Of a result the fold keeps where it is; the ledger has it. What an actor still
+rolls out for a life of its policy that is over is waited for (`tracker.outlived`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ REASON = 1000
 class Tasks(TaskState):
     """The fold; `tracker.assigning` decides on its state."""
 
-    version = 6
+    version = 7
     kinds = frozenset(
         [
             "curriculum",
@@ -43,6 +44,7 @@ class Tasks(TaskState):
             "late_outcome",
             "duplicate_task",
             "liveness",
+            "phase",
         ]
     )
 
@@ -103,8 +105,7 @@ class Tasks(TaskState):
         first = False
         if fact.body.get("result") is not None:
             policy = fact.body.get("policy") or "" if task is None else task.policy
-            recorded = self.recorded.setdefault(policy, {})
-            first = recorded.setdefault(task_name(name)[0], fact.position) == fact.position
+            first = self._record(policy, task_name(name)[0], fact.position, missing=bool(fact.body.get("missing")))
         elif task is not None:
             first = True
             self.done += 1
@@ -114,6 +115,10 @@ class Tasks(TaskState):
         elif not first:
             self.late += 1
             self._owe(f"late_outcome:{fact.position}:{name}", {"task": name, "from": fact.source, "of": fact.position})
+
+    def _phase(self, fact: Fact) -> None:
+        if fact.body["phase"] == "starting":  # a new launch
+            self._forget_missing()
 
     def _delivered(self, fact: Fact) -> None:
         name = fact.body["task"]

@@ -34,6 +34,8 @@ class TaskState:
         """By (source, incarnation), the tasks that it holds."""
         self.recorded: dict[str, dict[str, int]] = {}
         """By policy and task's name, the position of the first outcome with a result."""
+        self.missing: dict[str, dict[str, None]] = {}
+        """By policy, names of those whose recorded result says only why there is none."""
         self.given_up: dict[str, int] = {}
         """By id, where the ledger says why nobody tries a task any more. Its policy has not been told yet."""
         self.outlived = Outlived()
@@ -96,6 +98,25 @@ class TaskState:
             task.lease = lease
             self.leases.setdefault(key, {})[name] = None
             heapq.heappush(self._deadlines, (lease.deadline, name))
+
+    def _record(self, policy: str, name: str, position: int, *, missing: bool) -> bool:
+        """Take an outcome with a result; False if the name has one that counts."""
+        recorded, missed = self.recorded.setdefault(policy, {}), self.missing.setdefault(policy, {})
+        if name in recorded and (missing or name not in missed):
+            return False
+        recorded[name] = position
+        if missing:
+            missed[name] = None
+        else:
+            missed.pop(name, None)
+        return True
+
+    def _forget_missing(self) -> None:
+        """Names without a real result are to be run again."""
+        for policy, names in self.missing.items():
+            for name in names:
+                del self.recorded[policy][name]
+        self.missing = {}
 
     def _release(self, name: str, task: Task) -> None:
         if task.lease is not None:
@@ -166,6 +187,7 @@ class TaskState:
             "tasks": [],
             "recorded": [],
             "given_up": dict(self.given_up),
+            "missing": {policy: list(names) for policy, names in self.missing.items()},
             "owed": [[key, kind, body] for key, (kind, body) in self.owed.items()],
             "outlived": self.outlived.snapshot(),
             "answered": [[*key, [[n, list(names)] for n, names in a.items()]] for key, a in self._answered.items()],
@@ -183,6 +205,7 @@ class TaskState:
         for policy, name, position in plain["recorded"]:
             self.recorded.setdefault(policy, {})[name] = position
         self.given_up = dict(plain["given_up"])
+        self.missing = {policy: dict.fromkeys(names) for policy, names in plain["missing"].items()}
         self.owed = {key: (kind, body) for key, kind, body in plain["owed"]}
         self._answered = {(s, i): {n: list(names) for n, names in a} for s, i, a in plain["answered"]}
         self.tasks, self.leases, self.queues, self._deadlines = {}, {}, {}, []

@@ -1,8 +1,9 @@
 """The templates of a prompt search, as a fold: lineage, rewards, rounds, what was refused, what endpoints took.
 
 Invariants: a template is known by its content, whoever says it and however often: of several that say it the first
-candidate's lineage stands; the first outcome of a task is its reward, and every outcome counts in the usage, for each
-was paid. So a search that fell and was resumed folds to the templates, rewards and rounds of one that did not.
+candidate's lineage stands; the first measured outcome of a task is its reward, and every outcome counts in the usage,
+for each was paid. So a search that fell and was resumed folds to the templates, rewards and rounds of one that did not.
+A trial is missing until its task has a measured outcome.
 
 Templates stand in the order of (round, candidate): that is the order in which a search came to them. Candidates of one
 round are written side by side, and whose rollouts end first is chance.
@@ -19,7 +20,7 @@ from tracker.trials import ATTEMPTS, SPLITS, Trials
 
 REFUSED = 1_000
 """Refused candidates that are kept with their reasons; all are counted."""
-AMOUNTS = ("calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "cost")
+AMOUNTS = ("calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "estimated", "cost")
 """What is summed of each endpoint."""
 REASONS, REASON = 32, 200
 """Different reasons of failures that are kept, and characters of each; those of others are counted together."""
@@ -82,6 +83,8 @@ class PolicyTemplates:
         self.failed_completions = 0
         self.failures: dict[str, int] = {}
         """Rollouts and completions that failed, by the reason."""
+        self.missing: dict[str, list[str]] = {}
+        """By the name of a task that measured nothing: its template or role, and the reason."""
         self.usage: Usage = {}
 
     def template(self, name: str, position: int) -> Tested:
@@ -105,7 +108,7 @@ class PolicyTemplates:
 
     def fail(self, reason: Any) -> None:
         """One rollout or completion more has failed."""
-        told = (" ".join(reason.split()) if isinstance(reason, str) else "")[:REASON] or "it did not say why"
+        told = _line(reason)
         if told not in self.failures and len(self.failures) >= REASONS:
             told = OTHERS
         self.failures[told] = self.failures.get(told, 0) + 1
@@ -121,6 +124,7 @@ class PolicyTemplates:
             "completed": list(self.completed),
             "failed_completions": self.failed_completions,
             "failures": dict(self.failures),
+            "missing": {name: list(why) for name, why in self.missing.items()},
             "usage": {name: dict(amounts) for name, amounts in self.usage.items()},
         }
 
@@ -135,6 +139,7 @@ class PolicyTemplates:
         own.completed = dict.fromkeys(plain["completed"])
         own.failed_completions = plain["failed_completions"]
         own.failures = dict(plain["failures"])
+        own.missing = {name: list(why) for name, why in plain["missing"].items()}
         own.usage = {name: dict(amounts) for name, amounts in plain["usage"].items()}
         return own
 
@@ -142,8 +147,10 @@ class PolicyTemplates:
 class Templates:
     """The fold."""
 
-    version = 3
-    kinds = frozenset(["template", "refused_template", "round", "mint", "outcome", "evict", "given_up", "update"])
+    version = 4
+    kinds = frozenset(
+        ["template", "refused_template", "round", "mint", "outcome", "delivered", "evict", "given_up", "update"]
+    )
 
     def __init__(self) -> None:
         self.policies: dict[str, PolicyTemplates] = {}
@@ -188,16 +195,19 @@ class Templates:
             return
         refused = self.policy(body["policy"]).refused
         place = (body["round"], body["candidate"])
-        if place not in refused:
-            told = {key: body[key] for key in ("text", "parent", "reason")} if len(refused) < REFUSED else {}
-            refused[place] = told
+        detailed = bool(refused[place]) if place in refused else len(refused) < REFUSED
+        refused[place] = {key: body[key] for key in ("text", "parent", "reason")} if detailed else {}
 
     def _round(self, fact: Fact) -> None:
         body = fitting(fact.kind, fact.body)
         if body is None:
             return
-        policy = body.pop("policy")
-        self.policy(policy).rounds.setdefault(body["round"], body)
+        rounds = self.policy(body.pop("policy")).rounds
+        number = body["round"]
+        if number in rounds and rounds[number] != body:  # missing trials have come: from here on it is another search
+            for later in [later for later in rounds if later > number]:
+                del rounds[later]
+        rounds[number] = body
 
     # --- of tasks
 
@@ -232,7 +242,14 @@ class Templates:
         for own in self.policies.values():
             self._close(own, name)
 
-    _given_up = _evict
+    _delivered = _evict
+
+    def _given_up(self, fact: Fact) -> None:
+        name = task_name(fact.body.get("task", ""))[0]
+        for own in self.policies.values():
+            if name in own.open:
+                own.missing[name] = [own.open[name], _line(fact.body.get("reason"))]
+            self._close(own, name)
 
     def _outcome(self, fact: Fact) -> None:
         body = fact.body
@@ -243,6 +260,11 @@ class Templates:
         name = task_name(body["task"])[0]
         self._close(own, name)
         _add_usage(own.usage, result.get("usage"))
+        if result.get("missing"):
+            if name not in own.completed and not self._has_reward(own, result):
+                own.missing[name] = [str(_work(result)), _line(result.get("reason"))]
+            return
+        own.missing.pop(name, None)
         if result["do"] == "complete":
             if name not in own.completed:
                 own.completed[name] = None
@@ -270,6 +292,11 @@ class Templates:
         """Become what `snapshot` described."""
         self.policies = {name: PolicyTemplates.of(own) for name, own in plain["policies"].items()}
         self.versions = {name: list(version) for name, version in plain["versions"].items()}
+
+
+def _line(reason: Any) -> str:
+    """A reason as it is kept."""
+    return (" ".join(reason.split()) if isinstance(reason, str) else "")[:REASON] or "it did not say why"
 
 
 def _work(body: dict[str, Any]) -> str | None:

@@ -23,19 +23,22 @@ CREATE VIEW templates AS SELECT
 FROM facts WHERE kind = 'template' GROUP BY json_extract(body, '$.policy'), json_extract(body, '$.template');
 
 CREATE VIEW rewards AS SELECT
-    min(f.position) AS position, f.time, f.source,
+    position, time, source, policy, task, template, item, split, attempt, runner, reward, reason, failed, missing
+FROM (SELECT
+    -- The first outcome counts; one that measured nothing counts only until there is one that did.
+    min(f.position + (json_extract(f.body, '$.missing') IS 1) * (1 << 62)), f.position AS position, f.time, f.source,
     json_extract(f.body, '$.policy') AS policy, json_extract(f.body, '$.task') AS task,
     json_extract(f.body, '$.result.template') AS template,
     json_extract(f.body, '$.result.item') AS item, json_extract(f.body, '$.result.split') AS split,
     json_extract(f.body, '$.result.attempt') AS attempt, json_extract(f.body, '$.result.runner') AS runner,
     json_extract(f.body, '$.result.reward') AS reward, json_extract(f.body, '$.result.reason') AS reason,
-    json_extract(f.body, '$.result.failed') AS failed
+    json_extract(f.body, '$.result.failed') AS failed, json_extract(f.body, '$.result.missing') AS missing
 FROM facts AS f
 WHERE f.kind = 'outcome' AND json_extract(f.body, '$.result.do') = 'answer'
 -- A policy's next life mints under other ids what it still wants: the same work, paid for once.
 GROUP BY json_extract(f.body, '$.policy'), json_extract(f.body, '$.result.template'),
     json_extract(f.body, '$.result.split'), json_extract(f.body, '$.result.item'),
-    coalesce(json_extract(f.body, '$.result.attempt'), json_extract(f.body, '$.task'));
+    coalesce(json_extract(f.body, '$.result.attempt'), json_extract(f.body, '$.task')));
 
 CREATE VIEW tasks AS
 WITH minted AS (

@@ -52,6 +52,8 @@ class Prompts(_Section):
     validation_sha256: Sha256 | None = None
     rollout_seconds: Seconds = 50.0
     """What takes longer, retries and waits among it, has failed. Under the lease, so that nothing is paid for twice."""
+    max_missing_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """Of all trials: where more are missing, by faults of the surroundings, the run ends as failed."""
 
 
 class Endpoint(_Section):

@@ -5,7 +5,8 @@ the notes of fragments are its results, templates are the parameters, and a snap
 
 Invariant: a task is minted only when the parameters that are published hold its template; and since names are made of
 content and decisions of results, a learner restored from any snapshot, or from none, mints no name that an
-uninterrupted one would not, and comes to the same best.
+uninterrupted one would not, and comes to the same best. A trial that is missing is in no snapshot: it is minted again,
+and the ledger says that it is missing, or, in a resumed run, it is run again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from learners.algorithm import AlgorithmContext, Fragment, Task, Tree
 from learners.prompts.budget import exhausted, room
 from learners.prompts.gepa import Gepa
 from learners.prompts.gradients import BeamSearch
+from learners.prompts.missing import too_many
 from learners.prompts.requests import Result, Usage, given_up, packed, read, unpacked
 from learners.prompts.search import Search, Workload
 from learners.prompts.settings import checked
@@ -38,12 +40,15 @@ class PromptSearch:
         self.settings = checked(context.settings, self.name)
         self.policy = context.policy
         self._seed = context.seed
+        self._max_missing_share = float(context.run.get("prompts", {}).get("max_missing_share", 0.1))
         self._workload = workload or workload_of(context.run, self.name)
         self._begin({})
 
     def _begin(self, results: Mapping[str, Result]) -> None:
         self.search = self.program(self.settings, self._workload, self._seed, results)
         self._used = Usage()
+        self._missing: dict[str, Result] = {}
+        """By name, the results that are."""
         for result in results.values():
             self._count(result.usage)
         self._under_way: set[str] = set()
@@ -59,7 +64,7 @@ class PromptSearch:
         self._take(fragment.task, read(fragment.note))
 
     def given_up(self, task: str, reason: str) -> None:
-        """Nobody could run it: it failed."""
+        """No actor could run it: it is missing."""
         self._take(task, given_up(task.removeprefix(f"{self.policy}/"), reason))
 
     def _take(self, task: str, result: Result) -> None:
@@ -67,6 +72,8 @@ class PromptSearch:
         self._under_way.discard(name)
         if self.search.machine.give(name, result):
             self._count(result.usage)
+            if result.missing:
+                self._missing[name] = result
 
     def ready(self) -> bool:
         """Whether there is something to publish: new templates, a new beam, a new best."""
@@ -79,8 +86,8 @@ class PromptSearch:
         return {"round": search.round, "best_mean": search.best_mean, "templates": len(search.templates)}
 
     def mint(self) -> Sequence[Task]:
-        """What the search asks for. Nothing more once a budget is spent."""
-        if self.ready() or self._exhausted():
+        """What the search asks for. Nothing more once a budget is spent, or it cannot go on."""
+        if self.ready() or self._exhausted() or self._failure(ended=False):
             return ()
         asked = self.search.machine.take(self._room())
         self._under_way.update(request.name for request in asked)
@@ -92,14 +99,20 @@ class PromptSearch:
         return [(kind, {"policy": self.policy, **body}) for kind, body in told]
 
     def finished(self) -> str | None:
-        """Why nothing is left to do: the search has ended, or a budget is spent and nothing is under way any more."""
+        """Why nothing is left to do: the search has ended, or a budget is spent and nothing is under way any more.
+
+        RunError if it cannot go on: too many trials are missing.
+        """
         if self.ready() or self.search.facts:
             return None
-        if self.search.reason is None and not self._under_way and (spent := self._exhausted()):
+        reason = self.search.reason
+        if reason is None and not self._under_way and (spent := self._exhausted()):
+            reason = f"{spent}: the best template is {self.search.best.identity}, mean {self.search.best_mean:.4g}"
             if not self.search.scored:
-                return f"{spent}, and the first template is not scored on all validation tasks; allow more"
-            return f"{spent}: the best template is {self.search.best.identity}, mean {self.search.best_mean:.4g}"
-        return self.search.reason
+                reason = f"{spent}, and the first template is not scored on all validation tasks; allow more"
+        if failure := self._failure(ended=reason is not None):
+            raise RunError(failure)
+        return reason
 
     def parameters(self) -> Tree:
         """The templates that runners may need, the best one, the round."""
@@ -107,8 +120,8 @@ class PromptSearch:
         return self.search.published()
 
     def snapshot(self) -> Tree:
-        """The results so far. All else follows from them."""
-        results = {name: packed(result) for name, result in self.search.machine.results.items()}
+        """The results so far that are measurements. All else follows from them."""
+        results = {name: packed(result) for name, result in self.search.machine.results.items() if not result.missing}
         text = json.dumps({"algorithm": self.name, "results": results}, ensure_ascii=False, separators=(",", ":"))
         # One array, and no tree of texts: a tree has at most 100,000 nodes.
         return {"results": np.frombuffer(zlib.compress(text.encode("utf-8", "surrogatepass"), 1), np.uint8)}
@@ -131,6 +144,11 @@ class PromptSearch:
         if self.search.scored or not self.settings.budgeted:
             return None
         return room(self.settings, self._used, len(self.search.machine.results), len(self._under_way))
+
+    def _failure(self, *, ended: bool) -> str | None:
+        return too_many(self._missing, self.search.machine.asked, self._max_missing_share, ended=ended) or (
+            self.search.failure
+        )
 
     def _exhausted(self) -> str | None:
         return exhausted(self.settings, self._used) if self.settings.budgeted else None

@@ -21,7 +21,7 @@ FIRST = 8
 
 @dataclass(frozen=True)
 class Spent:
-    """Numbers of answers and of completions, and what each kind took."""
+    """Numbers of answers and of completions that came, and what each kind took, missing ones among it."""
 
     answers: int = 0
     answer: Usage = field(default_factory=Usage)
@@ -50,11 +50,15 @@ def added(usages: Sequence[Usage]) -> Usage:
 
 def spent_on(results: Iterable[Result]) -> Spent:
     """What these results took."""
-    answers: list[Usage] = []
-    completions: list[Usage] = []
+    answers: list[Result] = []
+    completions: list[Result] = []
     for result in results:
-        (answers if isinstance(result, Answered) else completions).append(result.usage)
-    return Spent(len(answers), added(answers), len(completions), added(completions))
+        (answers if isinstance(result, Answered) else completions).append(result)
+    count_and_usage = [
+        (sum(not result.missing for result in kind), added([result.usage for result in kind]))
+        for kind in (answers, completions)
+    ]
+    return Spent(*count_and_usage[0], *count_and_usage[1])
 
 
 def exhausted(settings: SearchSettings, usage: Usage) -> str | None:

@@ -17,6 +17,7 @@ at one barrier a round.
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 from learners.prompts import messages, pareto
@@ -55,12 +56,16 @@ class Gepa(Search):
         number, candidate = place
         items = self.batch("training", self.settings.gradient_batch, sequence)
         before = await self.answers(parent, "training", items, number)
-        if all(result.reward == 1.0 for result in before):
+        told = self.transcripts(items, before)
+        if not told:
+            return None  # all are missing, and said to be
+        if all(transcript.result.reward == 1.0 for transcript in told):
             self.refuse(place, parent, "its parent had full reward on the whole minibatch: there is nothing to mend")
             return None
-        told = self.transcripts(items, before)
         wanted = messages.reflection(parent.text, told, self.placeholders, (candidate + 1, proposals), sequence)
         (reflected,) = await self.machine.ask([wanted], number)
+        if reflected.missing:
+            return None
         if reflected.failed:
             self.refuse(place, parent, f"the reflection failed: {reflected.reason}")
             return None
@@ -68,8 +73,10 @@ class Gepa(Search):
         if child is None:
             return None
         await self.answers(child, "training", items, number)
-        if self.mean(child, "training", items) <= self.mean(parent, "training", items):
-            return None
+        pairs = zip(self.rewards(child, "training", items), self.rewards(parent, "training", items), strict=True)
+        both = [(after, earned) for after, earned in pairs if after is not None and earned is not None]
+        if both and math.fsum(after for after, _ in both) <= math.fsum(earned for _, earned in both):
+            return None  # where nothing can be compared it goes on
         await self.answers(child, "validation", self.everything, number)
         return child
 
@@ -80,11 +87,11 @@ class Gepa(Search):
         """The round's end: who joined, and the best of all."""
         for template in accepted:
             mean = self.mean(template, "validation", self.everything)
-            if mean > self.best_mean:
+            if mean is not None and mean > self.best_mean:
                 self.best, self.best_mean = template, mean
         self.keep(pool, number)
-        means = {template.identity: self.mean(template, "validation", self.everything) for template in accepted}
-        leader = max(accepted, key=lambda t: (means[t.identity], [-n for n in t.order]), default=self.best)
+        measured = [(mean, t) for t in accepted if (mean := self.mean(t, "validation", self.everything)) is not None]
+        _, leader = max(measured, key=lambda arm: (arm[0], [-n for n in arm[1].order]), default=(0.0, self.best))
         scores = [self.rewards(template, "validation", self.everything) for template in pool]
         self._tell_round(number, leader, [pool[place] for place in pareto.front(scores)])
 

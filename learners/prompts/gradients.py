@@ -69,7 +69,10 @@ class BeamSearch(Search):
                 pulls = await self._ucb(number, arms, batch, len(at_once))
         staying = [template for template in arms if template.identity in pulls]
         means = {t.identity: self.mean(t, "validation", batch[: pulls[t.identity]]) for t in staying}
-        return sorted(staying, key=lambda t: (-means[t.identity], t.order))[: settings.beam]
+        measured = [(mean, t.order, t) for t in staying if (mean := means[t.identity]) is not None]
+        best = [template for _, _, template in sorted(measured, key=lambda arm: (-arm[0], arm[1]))[: settings.beam]]
+        # A candidate all of whose trials are missing was not compared: it stays, behind those that were.
+        return best + [template for template in staying if means[template.identity] is None]
 
     async def _candidate(
         self,
@@ -86,13 +89,19 @@ class BeamSearch(Search):
         items = self.batch("training", self.settings.gradient_batch, sequence)
         results = await self.answers(parent, "training", items, number)
         told = self.transcripts(items, results)
+        if not told:
+            return None  # all are missing, and said to be
         (criticism,) = await self.machine.ask([messages.critique(parent.text, told, sequence)], number)
+        if criticism.missing:
+            return None
         critique = criticism.text.strip()[: messages.LONGEST_CRITIQUE]
         if not critique:
             self.refuse(place, parent, _empty("critique", criticism))
             return None
         wanted = messages.edit(parent.text, critique, self.placeholders, brother, sequence)
         (edited,) = await self.machine.ask([wanted], number)
+        if edited.missing:
+            return None
         if edited.failed:
             self.refuse(place, parent, _empty("edit", edited))
             return None
@@ -124,7 +133,9 @@ class BeamSearch(Search):
             asked = [self.answers(template, "validation", batch[:had], number) for template in left]
             for answers in asked:
                 await answers
-            left.remove(min(left, key=lambda t: (self.mean(t, "validation", batch[:had]), [-n for n in t.order])))
+            measured = [(mean, t) for t in left if (mean := self.mean(t, "validation", batch[:had])) is not None]
+            if len(measured) > self.settings.beam:
+                left.remove(min(measured, key=lambda arm: (arm[0], [-n for n in arm[1].order]))[1])
         for answers in [self.answers(template, "validation", batch[:had], number) for template in left]:
             await answers
         return {template.identity: had for template in left}
@@ -135,8 +146,10 @@ class BeamSearch(Search):
         budget = self._race_budget(len(arms), len(batch))
         while True:
             means = [self.mean(t, "validation", batch[:had]) for t, had in zip(arms, pulls, strict=True)]
+            # A mean that is missing is taken for the best that it may be, so that its arm is pulled again.
+            hopeful = [1.0 if mean is None else mean for mean in means]
             step = racing.next_pulls(
-                means,
+                hopeful,
                 pulls,
                 wide=self.settings.beam,
                 budget=budget,

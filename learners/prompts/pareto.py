@@ -11,18 +11,21 @@ from collections.abc import Sequence
 from random import Random
 
 
-def front(scores: Sequence[Sequence[float]]) -> dict[int, int]:
+def front(scores: Sequence[Sequence[float | None]]) -> dict[int, int]:
     """By candidate (its place in `scores`), the number of instances on which it stands at the front: f of algorithm 2.
 
-    `scores[k][i]` is candidate k's on instance i. Of each instance the best are taken; then, the lowest mean first and
-    of equals the last, each is set aside that has somebody left beside it on every instance where it is best.
+    `scores[k][i]` is candidate k's on instance i, None where it is missing: there it is not compared. Of each instance
+    the best are taken; then, the lowest mean first and of equals the last, each is set aside that has another one left
+    beside it on every instance where it is best.
     """
-    if not scores or not scores[0]:
+    best: list[set[int]] = []
+    for column in zip(*scores, strict=True):
+        top = max((score for score in column if score is not None), default=None)
+        if top is not None:
+            best.append({k for k, score in enumerate(column) if score == top})
+    if not best:
         return dict.fromkeys(range(len(scores)), 1)
-    columns = list(zip(*scores, strict=True))
-    tops = [max(column) for column in columns]
-    best = [{k for k, score in enumerate(column) if score == top} for column, top in zip(columns, tops, strict=True)]
-    left = sorted(set().union(*best), key=lambda k: (math.fsum(scores[k]), -k))
+    left = sorted(set().union(*best), key=lambda k: (_mean(scores[k]), -k))
     for k in list(left):
         others = set(left) - {k}
         if all(instance & others for instance in best if k in instance):
@@ -33,3 +36,8 @@ def front(scores: Sequence[Sequence[float]]) -> dict[int, int]:
 def draw(shares: dict[int, int], random: Random) -> int:
     """A candidate, drawn in proportion to its instances."""
     return random.choices(list(shares), weights=list(shares.values()))[0]
+
+
+def _mean(scores: Sequence[float | None]) -> float:
+    known = [score for score in scores if score is not None]
+    return math.fsum(known) / len(known) if known else 0.0

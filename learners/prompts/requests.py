@@ -88,6 +88,8 @@ class Answered:
     answer: str
     reason: str
     usage: Usage
+    missing: str = ""
+    """What failed, where the trial measures nothing: its reward then means nothing."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Completed:
     failed: bool
     reason: str
     usage: Usage
+    missing: str = ""
 
 
 Result = Answered | Completed
@@ -109,24 +112,26 @@ def read(note: Mapping[str, Any] | None) -> Result:
         raise ValueError(f"a result is a mapping, not {type(note).__name__}")  # noqa: TRY004 - refused as any other
     failed = bool(note.get("failed"))
     reason = str(note.get("reason") or "")[:SHOWN_REASON]
+    missing = str(note.get("missing") or "")
     usage = _usage(note.get("usage") or ())
     match note.get("do"):
         case "answer":
-            reward = note.get("reward")
+            reward = 0.0 if missing else note.get("reward")
             if isinstance(reward, bool) or not isinstance(reward, int | float) or not 0.0 <= reward <= 1.0:
                 raise ValueError(f"reward: {reward!r} is not a number from 0 to 1")
             told = str(note.get("answer") or "")[:SHOWN_ANSWER]
-            return Answered(0.0 if failed else float(reward), failed, told, reason, usage)
+            return Answered(0.0 if failed else float(reward), failed, told, reason, usage, missing)
         case "complete":
-            return Completed("" if failed else str(note.get("text") or ""), failed, reason, usage)
+            return Completed("" if failed else str(note.get("text") or ""), failed, reason, usage, missing)
         case other:
             raise ValueError(f"do: {other!r} is neither 'answer' nor 'complete'")
 
 
 def given_up(name: str, reason: str) -> Result:
-    """What stands for the result of a request that nobody could run."""
-    told = reason[:SHOWN_REASON]
-    return Answered(0.0, True, "", told, Usage()) if name.startswith("answer/") else Completed("", True, told, Usage())
+    """What stands for the result of a request that no actor could run: it is missing."""
+    if name.startswith("answer/"):
+        return Answered(0.0, True, "", reason[:SHOWN_REASON], Usage(), "actor")
+    return Completed("", True, reason[:SHOWN_REASON], Usage(), "actor")
 
 
 def _usage(reports: Any) -> Usage:
@@ -143,7 +148,7 @@ def _usage(reports: Any) -> Usage:
 
 
 def packed(result: Result) -> list[Any]:
-    """A result as plain JSON values."""
+    """A result as plain JSON values. One that is missing has no such form: it is asked for again."""
     usage = list(result.usage)
     if isinstance(result, Answered):
         return ["a", result.reward, result.failed, result.answer, result.reason, usage]

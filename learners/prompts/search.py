@@ -1,8 +1,9 @@
 """What both searches share: templates and their lineage, scores, children, the best, what was spent, facts.
 
 Invariants: a template is tested once, whoever writes it again; a child whose placeholders differ from its parent's
-costs no rollout; a failed rollout counts as 0 in every mean; a score is asked for once (template, split, item); and
-what is decided or told depends on results by their names alone, never on the order in which they came.
+costs no rollout; a rollout that failed through its template counts as 0 in every mean, and one that is missing counts
+in none; a score is asked for once (template, split, item); and what is decided or told depends on results by their
+names alone, never on the order in which they came.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from random import Random
 from typing import Any
 
 from actors.scoring.template import MAX_TEMPLATE, identity, placeholders, refusal
-from broker.errors import RequestError
+from broker.errors import RequestError, RunError
 from learners.prompts.budget import Spent, affordable, spent_on
 from learners.prompts.machine import Asked, Machine, Part
 from learners.prompts.messages import Transcript
@@ -80,6 +81,8 @@ class Search:
         """Grows whenever what `published` gives may have changed."""
         self.reason: str | None = None
         """Why there is nothing left to do."""
+        self.failure: str | None = None
+        """Why it cannot go on."""
         self.facts: list[tuple[str, dict[str, Any]]] = []
         """(kind, body), in the order in which they are to be said."""
         self._proposed = 0
@@ -99,7 +102,10 @@ class Search:
         raise NotImplementedError
 
     async def _run(self) -> None:
-        self.reason = await self.program()
+        try:
+            self.reason = await self.program()
+        except RunError as error:
+            self.failure = str(error)
 
     # --- scores
 
@@ -108,14 +114,16 @@ class Search:
         name = template.identity
         return self.machine.ask([Answer(name, split, item) for item in items], stage)
 
-    def rewards(self, template: Template, split: Split, items: Sequence[int]) -> list[float]:
-        """Rewards that are there, in the order of `items`."""
+    def rewards(self, template: Template, split: Split, items: Sequence[int]) -> list[float | None]:
+        """The rewards of `items`, in their order; None for a trial that is missing."""
         name = template.identity
-        return [self.machine.results[Answer(name, split, item).name].reward for item in items]  # type: ignore[union-attr]
+        results: Any = [self.machine.results[Answer(name, split, item).name] for item in items]
+        return [None if result.missing else result.reward for result in results]
 
-    def mean(self, template: Template, split: Split, items: Sequence[int]) -> float:
-        """Their mean: a failed rollout is a 0 among them."""
-        return math.fsum(self.rewards(template, split, items)) / len(items)
+    def mean(self, template: Template, split: Split, items: Sequence[int]) -> float | None:
+        """The mean of those that are there: a failed rollout is a 0 among them. None if all are missing."""
+        rewards = [reward for reward in self.rewards(template, split, items) if reward is not None]
+        return math.fsum(rewards) / len(rewards) if rewards else None
 
     @property
     def everything(self) -> list[int]:
@@ -132,26 +140,31 @@ class Search:
         return sorted(order[place * size : (place + 1) * size])
 
     def transcripts(self, items: Sequence[int], results: Sequence[Any]) -> list[Transcript]:
-        """The rollouts of training items as a critique sees them."""
-        return [Transcript(self.workload.training[item], result) for item, result in zip(items, results, strict=True)]
+        """The rollouts of training items as a critique sees them, without those that are missing."""
+        pairs = zip(items, results, strict=True)
+        return [Transcript(self.workload.training[item], result) for item, result in pairs if not result.missing]
 
     # --- templates
 
     async def first(self) -> Template:
         """Score the first template on the whole validation set: it is the first best.
 
-        RequestError if not one rollout succeeded: there is nothing to learn from a wrong key.
+        RequestError if not one rollout succeeded, RunError if all are missing: there is nothing to learn from.
         """
         seed = Template(self.workload.template)
         self._tell_template(seed)
         results = await self.answers(seed, "validation", self.everything, 0)
+        mean = self.mean(seed, "validation", self.everything)
+        if mean is None:
+            raise RunError(f"every rollout of the first template is missing, the first one because: {_why(results[0])}")
         if all(result.failed for result in results):
+            first = next(result for result in results if not result.missing)
             raise RequestError(
                 f"not one of the {len(results)} rollouts of the first template succeeded, the first one because: "
-                f"{results[0].reason or 'it did not say why'}; mend that, and start a new run"
+                f"{_why(first)}; repair that, and start a new run"
             )
         self.scored = True
-        self.best, self.best_mean = seed, self.mean(seed, "validation", self.everything)
+        self.best, self.best_mean = seed, mean
         self.keep([seed], 0)
         self._tell_round(0, seed)
         return seed
@@ -237,7 +250,7 @@ class Search:
         self.leaders.remove(leader)
         self.changes += 1
         mean = self.mean(leader, "validation", self.everything)
-        if mean > self.best_mean:
+        if mean is not None and mean > self.best_mean:
             self.best, self.best_mean = leader, mean
         self._tell_round(round_, leader, kept)
 
@@ -286,3 +299,7 @@ class Search:
         )
         texts = {template.identity: template.text for template in sorted(live, key=lambda template: template.order)}
         return {"templates": texts, "best": self.best.identity, "round": self.round}
+
+
+def _why(result: Result) -> str:
+    return result.reason or "it did not say why"

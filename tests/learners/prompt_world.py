@@ -34,6 +34,8 @@ class World:
     items: int = 7
     failing: float = 0.1
     """Share of rollouts and completions that fail."""
+    missing: float = 0.0
+    """Share of rollouts and completions that are missing."""
     spoiled: float = 0.3
     """Share of critiques that are empty, and of edits that break the placeholders or change nothing."""
 
@@ -44,6 +46,13 @@ class World:
 
     def reply(self, task: Task, texts: dict[str, str]) -> dict[str, Any]:
         """The result of a task, as a runner would report it."""
+        note = self.measured(task, texts)
+        if share(self.seed, "missing", task.body) < self.missing:
+            note |= {"reward": None, "text": "", "failed": True, "missing": "endpoint", "reason": "no answer"}
+        return note
+
+    def measured(self, task: Task, texts: dict[str, str]) -> dict[str, Any]:
+        """The same, where nothing is missing."""
         body = task.body
         usage = [{"endpoint": "answer", "calls": 1, "tokens_in": 10, "tokens_out": 2, "cost": 0.001}]
         if body["do"] == "answer":
@@ -85,9 +94,12 @@ class Told:
         return [json.loads(fact)[1] for fact in dict.fromkeys(self.facts) if json.loads(fact)[0] == kind]
 
 
-def make(algorithm: str, world: World, settings: dict[str, Any], seed: int = 0) -> PromptSearch:
+def make(
+    algorithm: str, world: World, settings: dict[str, Any], seed: int = 0, max_missing_share: float = 1.0
+) -> PromptSearch:
     kinds: dict[str, Callable[..., PromptSearch]] = {"textual_gradients": TextualGradients, "gepa": GepaSearch}
-    context = AlgorithmContext("p", settings=settings, seed=seed)
+    run = {"prompts": {"max_missing_share": max_missing_share}}
+    context = AlgorithmContext("p", settings=settings, seed=seed, run=run)
     return kinds[algorithm](context, world.workload)
 
 
@@ -101,14 +113,16 @@ def play(
     share_slow: float = 0.15,
     last: frozenset[str] = frozenset(),
     gives_up: bool = False,
+    recorded: dict[str, dict[str, Any]] | None = None,
 ) -> Told:
     """Drive a search to its end as the learner's loop and the tracker do.
 
     In order of asking, or with `disorder`: results come in any order, some come again, and the learner falls and comes
     back, from any snapshot that was taken or from none; what is recorded is delivered again and not paid again. What
-    failed is told as given up, where the tracker `gives_up`.
+    is missing is told as given up, where the tracker `gives_up`. `recorded`: what the ledger has of an earlier launch.
     """
-    told, recorded, texts = Told(), dict[str, dict[str, Any]](), dict[str, str]()
+    told, texts = Told(), dict[str, str]()
+    recorded = {} if recorded is None else recorded
     search, waiting, kept = fresh(), dict[str, Task](), list[Any]()
     slow: dict[str, bool] = {}
     published = search.parameters()
@@ -137,7 +151,7 @@ def play(
         if name not in recorded:
             told.paid[name] += 1
             recorded[name] = world.reply(task, texts)
-        if gives_up and recorded[name]["failed"]:
+        if gives_up and recorded[name].get("missing"):
             search.given_up(name, recorded[name]["reason"] or "")
         else:
             search.accept(Fragment({}, (1, 0), 1, "actor-0", name, recorded[name]))

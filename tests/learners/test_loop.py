@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from broker.errors import RunError
 from broker.hub import Hub
 from broker.messages import FragmentItem
 from broker.names import new_incarnation, new_token
@@ -297,6 +298,28 @@ def test_an_algorithm_says_facts_mints_with_its_version_and_finishes_once(bench:
         ([2, 0], "ask-0@life-2"), ([2, 1], "ask-1@life-2"),
     ]  # fmt: skip
     assert [body for kind, body in of_ours if kind == "finished"] == [{"policy": "a", "reason": "one round was made"}]
+
+
+class Stuck(Teller):
+    def finished(self) -> str | None:
+        raise RunError("all is missing")
+
+
+def test_an_algorithm_that_cannot_go_on_fails_the_run(bench: Bench) -> None:
+    bench.loop.algorithm = Stuck()
+
+    async def run() -> None:
+        running = asyncio.ensure_future(bench.loop.run(asyncio.Event()))
+        while not bench.told("finished"):
+            await asyncio.sleep(0.002)
+        bench.loop.station.ending.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+    (finished,) = [
+        json.loads(body) for _, kind, body in bench.loop.station.tracker._outbox._facts if kind == "finished"
+    ]
+    assert finished == {"policy": "a", "reason": "all is missing", "failed": True}
 
 
 @pytest.mark.parametrize(

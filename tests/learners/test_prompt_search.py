@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from actors.scoring.template import identity, placeholders
 from broker.errors import RequestError, RunError
 from learners.algorithm import Fragment
+from learners.prompts.missing import too_many
+from learners.prompts.requests import Answered, Usage
 from learners.prompts.settings import SearchSettings
 from tests.learners.prompt_world import MARKS, SEED, Told, World, make, play
 
@@ -21,7 +25,9 @@ worlds = st.builds(
     items=st.integers(1, 9),
     failing=st.sampled_from([0.0, 0.1, 0.4]),
     spoiled=st.sampled_from([0.0, 0.3, 0.9]),
+    missing=st.sampled_from([0.0, 0.0, 0.1, 0.5]),
 )
+whole_worlds = worlds.filter(lambda world: not world.missing)
 chosen = st.fixed_dictionaries(
     {
         "gradient_batch": st.integers(1, 4),
@@ -50,8 +56,8 @@ def test_order_repetition_and_falls_change_nothing(
         picked = {**picked, "race": "none"}
     try:
         orderly = play(lambda: make(name, world, picked, seed), world)
-    except RequestError:  # every first rollout failed: then it must be so in every order
-        with pytest.raises(RequestError, match=r"not one of the .* rollouts"):
+    except (RequestError, RunError) as error:  # every first rollout failed or is missing: then it is so in every order
+        with pytest.raises(type(error), match=r"not one of the .* rollouts|every rollout of the first template is"):
             play(lambda: make(name, world, picked, seed), world, disorder, repeats=0.2)
         return
     wild = play(lambda: make(name, world, picked, seed), world, disorder, repeats=0.2, falls=0.02)
@@ -71,7 +77,7 @@ def mean(told: Told, world: World, template: dict[str, Any]) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(NAMES, worlds, st.integers(0, 99))
+@given(NAMES, whole_worlds, st.integers(0, 99))
 def test_the_best_is_the_best_of_all_leaders_and_the_first_of_equals(name: str, world: World, seed: int) -> None:
     try:
         told = play(lambda: make(name, world, {"rounds": 3, "beam": 2, "branch": 2}, seed), world)
@@ -241,14 +247,102 @@ def test_a_first_template_that_never_succeeds_is_a_wrong_request() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["textual_gradients", "gepa"])
-def test_what_was_given_up_has_failed_and_is_waited_for_no_longer(algorithm: str) -> None:
-    world = World(seed=3, failing=0.3)
-    told = play(lambda: make(algorithm, world, {"rounds": 3}), world, gives_up=True)
-    failed = play(lambda: make(algorithm, world, {"rounds": 3}), world)
-    assert (told.reason, told.best, told.paid) == (failed.reason, failed.best, failed.paid)
+def test_what_was_given_up_is_missing_and_waited_for_no_longer(algorithm: str) -> None:
+    world = World(seed=3, missing=0.3)
+    given_up = play(lambda: make(algorithm, world, {"rounds": 3}), world, gives_up=True)
+    missing = play(lambda: make(algorithm, world, {"rounds": 3}), world)
+    assert (given_up.reason, given_up.best, given_up.paid) == (missing.reason, missing.best, missing.paid)
     for kind in ("template", "refused_template"):
-        assert told.of(kind) == failed.of(kind) != []
-    assert [fact["best"] for fact in told.of("round")] == [fact["best"] for fact in failed.of("round")] != []
+        assert given_up.of(kind) == missing.of(kind) != []
+    assert [fact["best"] for fact in given_up.of("round")] == [fact["best"] for fact in missing.of("round")] != []
+
+
+# --- trials that are missing
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAMES, worlds, chosen, st.integers(0, 99), st.sampled_from([0.1, 0.5, 1.0]))
+def test_a_resumed_search_comes_to_what_it_would_have_come_to(
+    name: str, world: World, picked: dict[str, Any], seed: int, missing: float
+) -> None:
+    """Missing trials are asked for again, also those of a search that went on to its end; others are not."""
+    if name == "gepa":
+        picked = {**picked, "race": "none"}
+    picked = {**picked, "calls": None}
+    whole, disturbed = replace(world, missing=0.0), replace(world, missing=missing)
+    try:
+        undisturbed = play(lambda: make(name, whole, picked, seed), whole)
+    except RequestError:
+        return
+    recorded: dict[str, dict[str, Any]] = {}
+    search = make(name, whole, picked, seed)
+    with suppress(RequestError, RunError):
+        play(lambda: search, disturbed, recorded=recorded)
+    again = make(name, whole, picked, seed)
+    again.restore(search.snapshot())
+    measured = {task: note for task, note in recorded.items() if not note.get("missing")}
+    resumed = play(lambda: again, whole, recorded=dict(measured))
+    assert (resumed.reason, resumed.best) == (undisturbed.reason, undisturbed.best)
+    assert [f["beam"] for f in resumed.of("round")] == [f["beam"] for f in undisturbed.of("round")]
+    assert not resumed.paid.keys() & measured.keys()
+
+
+class Absent(World):
+    """All trials of one template on validation questions are missing, however often it is scored."""
+
+    absent = ""
+
+    def reply(self, task: Any, texts: dict[str, str]) -> dict[str, Any]:
+        note = super().reply(task, texts)
+        if note["do"] == "answer" and note["split"] == "validation" and note["template"] == self.absent:
+            note |= {"reward": None, "failed": True, "missing": "time", "reason": "not done within 50 s"}
+        return note
+
+
+@pytest.mark.parametrize("race", ["none", "successive_rejects", "ucb"])
+def test_a_candidate_that_is_missing_is_neither_best_nor_gone(race: str) -> None:
+    picked = {"rounds": 2, "beam": 2, "branch": 2, "race": race}
+    world = Absent(seed=3, items=12, failing=0.0, spoiled=0.0)
+    first = play(lambda: make("textual_gradients", world, picked), world).of("round")[1]
+    Absent.absent = first["leader"]
+    try:
+        told = play(lambda: make("textual_gradients", world, picked), world)
+    finally:
+        Absent.absent = ""
+    rounds = told.of("round")
+    for fact in rounds[1:]:
+        assert fact["leader"] != first["leader"]
+        assert fact["best"] != first["leader"]
+        assert fact["beam"][-1] == first["leader"], "it stays, behind those that were compared"
+        assert len(fact["beam"]) == 3
+
+
+def test_more_than_a_small_share_that_is_missing_fails_the_run() -> None:
+    world = World(seed=3, items=40, missing=0.3)
+    with pytest.raises(
+        RunError, match=r"^[45] of 38 trials are missing, more than prompts\.max_missing_share = 0\.1.*no"
+    ):
+        play(lambda: make("textual_gradients", world, {}, max_missing_share=0.1), world)
+    few = replace(world, missing=0.02)
+    assert "all rounds" in play(lambda: make("gepa", few, {"rounds": 1}, max_missing_share=0.1), few).reason
+    with pytest.raises(RunError, match=r"max_missing_share = 0, "):
+        play(lambda: make("gepa", few, {"rounds": 1}, max_missing_share=0.0), few)
+
+
+def test_when_too_many_are_missing() -> None:
+    def wrong(kind: str, missing: int, asked: int, *, ended: bool = False, share: float = 0.1) -> str:
+        names = [f"answer/t{number % 2}/validation/{number}/1" for number in range(asked)]
+        result = Answered(0.0, True, "", f"the {kind}", Usage(), kind)
+        return too_many(dict.fromkeys(names[:missing], result), names, share, ended=ended) or ""
+
+    assert not wrong("endpoint", 0, 10)
+    assert not wrong("endpoint", 1, 4), "one by itself ends no search that goes on"
+    assert "1 of 4 trials are missing" in wrong("endpoint", 1, 4, ended=True)
+    assert not wrong("endpoint", 2, 20)
+    assert "3 of 20 trials are missing, more than" in wrong("endpoint", 3, 20)
+    assert wrong("account", 1, 1000).startswith("the account: 1 of 1,000 trials are missing; repair that")
+    assert not wrong("grader", 1, 4, share=1.0)
+    assert "the grader gave no answer of template t0 a reward: the grader" in wrong("grader", 4, 4, share=1.0)
 
 
 def test_what_came_to_nothing_is_told_with_its_reason() -> None:

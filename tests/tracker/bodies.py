@@ -111,6 +111,12 @@ def answered(
     return {"task": task, "score": reward, "policy": "p", "result": {**body, **told}}
 
 
+def missing(body: dict[str, Any], reason: str = "answer: 429 (out of quota)") -> dict[str, Any]:
+    """The outcome of a trial that measured nothing."""
+    result = {**body["result"], "reward": None, "failed": True, "missing": "account", "reason": reason}
+    return {**body, "score": None, "missing": True, "result": result}
+
+
 def completed(task: str, role: str = "critique", *, failed: bool = False) -> dict[str, Any]:
     told = {"role": role, "text": "hm", "failed": failed, "reason": None, "usage": [usage(3, "critic")]}
     return {"task": task, "score": None, "policy": "p", "result": {"do": "complete", **told}}

@@ -138,6 +138,22 @@ def test_it_ends_when_every_policy_has_finished(tmp_path: Path) -> None:
     shell.ledger.close()
 
 
+def test_a_policy_that_cannot_go_on_fails_the_run_at_once(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, learners=frozenset({"learner-p", "learner-q"}))
+    shell.core.handle(Joined("learner-q", "learner", b.ONE))
+    shell.start()
+    shell.send("learner-p", ("finished", {"policy": "p", "reason": "all is missing", "failed": True}))
+    shell.ticks()
+    assert shell.phase == ("stopping", "all is missing")
+    assert shell.core.standings.failed
+    shell.ledger.close()
+    again = Shell(tmp_path, "3" * 32, learners=frozenset({"learner-p"}), launch=2)
+    again.core.accept("launcher", b.TWO, 1, ((1, "run", json.dumps(b.run(2))),))
+    again.start()
+    assert again.phase == ("running", "")
+    again.ledger.close()
+
+
 def test_a_finished_run_that_is_resumed_asks_again(tmp_path: Path) -> None:
     shell = Shell(tmp_path, learners=frozenset({"learner-p"}))
     shell.start()

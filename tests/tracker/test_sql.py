@@ -27,6 +27,12 @@ def answer(task: str, template: str, reward: float, split: str = "train", item: 
     return {"task": task, "score": reward, "policy": "p", "result": result}
 
 
+def missing(task: str, item: str) -> dict[str, Any]:
+    body = answer(task, "b", 0.0, item=item)
+    result = {**body["result"], "reward": None, "failed": True, "missing": "endpoint", "reason": "429"}
+    return {**body, "score": None, "missing": True, "result": result}
+
+
 def template(name: str, parent: str | None = None, turn: int = 0) -> dict[str, Any]:
     own = {
         "policy": "p",
@@ -84,6 +90,13 @@ STORY: list[tuple[str, str, dict[str, Any]]] = [
     ("actor-0", "delivered", {"task": "t6", "given_up": True}),
     ("actor-0", "rollout_error", {"task": "t7", "traceback": "E", "permanent": True, "tell": True}),
     ("tracker", "given_up", {"task": "t7", "reason": "E"}),
+    ("actor-0", "outcome", missing("u1", "q5")),
+    ("actor-0", "outcome", missing("u2", "q6")),
+    ("actor-0", "outcome", missing("u2@life-2", "q6")),
+    ("actor-0", "outcome", answer("u2@life-3", "b", 0.5, item="q6")),  # what is measured takes the place of what is not
+    ("actor-0", "outcome", answer("u2@life-4", "b", 1.0, item="q6")),
+    ("actor-0", "outcome", answer("u3", "b", 0.5, item="q7")),
+    ("actor-0", "outcome", missing("u3@life-2", "q7")),
 ]  # fmt: skip
 
 
@@ -128,9 +141,17 @@ def test_the_first_counts(ledger: sqlite3.Connection) -> None:
     assert rows(ledger, "SELECT template, parent, round, position, text FROM templates ORDER BY template") == [
         ("a", None, 0, 2, "a: {question}"), ("b", "a", 1, 3, "b: {question}"),
     ]  # fmt: skip
-    assert rows(ledger, "SELECT task, template, item, split, source, reward, failed FROM rewards ORDER BY task") == [
+    given = "SELECT task, template, item, split, source, reward, failed FROM rewards WHERE task < 'u' ORDER BY task"
+    assert rows(ledger, given) == [
         ("t1", "a", "q1", "train", "actor-0", 0.25, 0), ("t2", "b", "q2", "test", "actor-0", 1.0, 0),
         ("t3", "b", "q3", "train", "actor-1", 0.4, 0),
+    ]  # fmt: skip
+
+
+def test_a_measurement_counts_before_what_is_missing(ledger: sqlite3.Connection) -> None:
+    asked = "SELECT task, position, reward, missing, reason FROM rewards WHERE task > 'u' ORDER BY task"
+    assert rows(ledger, asked) == [
+        ("u1", 32, None, "endpoint", "429"), ("u2@life-3", 35, 0.5, None, "exact"), ("u3", 37, 0.5, None, "exact"),
     ]  # fmt: skip
 
 

@@ -300,6 +300,37 @@ def test_a_name_that_is_minted_again_gets_its_recorded_result() -> None:
     assert (run.fold.done, run.fold.leased) == (1, 4)
 
 
+def test_a_missing_result_is_run_again_by_the_next_launch_alone() -> None:
+    """Until then it is delivered like any other, so that a learner that falls meets what it met before."""
+    run = Ledgered()
+    run.write("tracker", "phase", {"phase": "starting", "reason": "", "failed": False, "launch": 1})
+    run.mint("a", "b", "c")
+    run.decide(0, Request("actor-0", b.ONE, 1, 3))
+    for name in ("a", "b", "c"):
+        run.write("actor-0", "outcome", {**result(name, "nothing"), "missing": name != "c"})
+        run.write("actor-0", "delivered", {"task": name})
+    run.write("actor-1", "outcome", {**result("c", "nothing"), "missing": True})  # late: what is measured stays
+    run.write("actor-1", "outcome", result("b", "late"))  # a measurement takes the place of none
+    run.write("tracker", "life", b.life(2))
+    run.mint("a@life-2", "b@life-2", "c@life-2")
+    request = Request("actor-1", b.ONE, 1, 9)
+    run.decide(1, request)
+    nothing, late = {"text": "nothing"}, {"text": "late"}
+    assert given(run, request) == {"a@life-2": nothing, "b@life-2": late, "c@life-2": nothing}
+    run.fold.restore(json.loads(json.dumps(run.fold.snapshot())))
+    run.write("tracker", "phase", {"phase": "starting", "reason": "", "failed": False, "launch": 2})
+    run.decide(2, lost=[("actor-1", b.ONE, "lost")])
+    run.write("tracker", "life", b.life(3))
+    run.decide(2)
+    run.mint("a@life-3", "b@life-3", "c@life-3")
+    request = Request("actor-1", b.TWO, 1, 9)
+    run.decide(2, request)
+    assert given(run, request) == {"a@life-3": None, "b@life-3": late, "c@life-3": nothing}
+    run.write("actor-1", "outcome", result("a@life-3", "paid"), b.TWO)
+    assert given(run, request)["a@life-3"] == {"text": "paid"}
+    assert run.fold.late == 1
+
+
 def test_a_result_belongs_to_its_policy() -> None:
     run = Ledgered()
     run.mint("a")

@@ -111,6 +111,62 @@ def test_what_failed_is_counted_by_its_reason() -> None:
     assert again.snapshot() == fold.snapshot()
 
 
+def test_a_missing_trial_is_in_no_mean_and_is_told() -> None:
+    """It has its reason and its count until it is measured; what it took is counted either way."""
+    quota = "answer: 429 (out of quota)"
+    lost = [
+        ("actor-0", "outcome", b.missing(b.answered("b", 0, 0.0))),
+        ("actor-0", "outcome", b.missing(b.completed("p/critique/x"))),
+        ("actor-0", "outcome", b.missing(b.answered("b", 1, 0.0))),  # of one that is measured
+        ("learner-p", "mint", b.minted(b.answer("c", 5))),
+        ("tracker", "given_up", {"task": b.answer("c", 5)[0], "reason": "five actors fell"}),
+    ]
+    fold = folded([*STORY, *lost])
+    rows = {row["template"][0]: row for row in template_rows(fold)}
+    assert [(rows[name]["mean"], rows[name]["trials"], rows[name]["missing"]) for name in "abc"] == [
+        (0.375, 2, 0), (1.0, 1, 1), (None, 0, 1),
+    ]  # fmt: skip
+    part = standings_part(fold)
+    assert part is not None
+    assert (part["p"]["missing"], part["p"]["failed"]) == (3, 0)
+    assert part["p"]["missing_reasons"] == [{"reason": quota, "count": 2}, {"reason": "five actors fell", "count": 1}]
+    assert {row["template"][0]: row["missing"] for row in part["p"]["leaderboard"]} == {"a": 0, "b": 1, "c": 1}
+    assert part["p"]["in_flight"]["rollouts"] == 1
+    assert part["p"]["usage"]["answer"]["calls"] == 5
+    again = Templates()
+    again.restore(json.loads(json.dumps(fold.snapshot())))
+    assert again.snapshot() == fold.snapshot()
+    found = [
+        ("actor-0", "outcome", b.answered("b", 0, 0.5)),
+        ("actor-0", "outcome", b.completed("p/critique/x")),
+        ("actor-0", "outcome", {**b.answered("c", 5, 0.5), "task": f"{b.answer('c', 5)[0]}@life-2"}),
+    ]
+    healed = folded([*STORY, *lost, *found])
+    assert not healed.policies["p"].missing
+    assert [row["mean"] for row in template_rows(healed)] == [0.375, 0.75, 0.5]
+
+
+def test_a_missing_trial_that_is_delivered_again_is_not_in_flight() -> None:
+    name, body = b.answer("b", 0)
+    lost = ("actor-0", "outcome", b.missing(b.answered("b", 0, 0.0)))
+    again = ("learner-p", "mint", b.minted((f"{name}@life-2", body)))
+    told = ("actor-0", "delivered", {"task": f"{name}@life-2"})
+    assert (
+        folded([*STORY, lost]).policies["p"].open.keys()
+        == folded([*STORY, lost, again, told]).policies["p"].open.keys()
+    )
+
+
+def test_a_round_that_is_told_otherwise_takes_the_place_of_all_after_it() -> None:
+    """What was missing has come: the search that is resumed may go another way."""
+    first = [("learner-p", "round", b.prompt_round(number, "a")) for number in (1, 2)]
+    same = folded([*STORY, *first, *first])
+    assert sorted(same.policies["p"].rounds) == [0, 1, 2]
+    other = folded([*STORY, *first, ("learner-p", "round", b.prompt_round(1, "b", 0.75))])
+    assert sorted(other.policies["p"].rounds) == [0, 1]
+    assert other.policies["p"].best() == "b" * 16
+
+
 def test_the_first_reward_counts_and_every_call_was_paid() -> None:
     twice = folded([*STORY, ("actor-2", "outcome", b.answered("a", 1, 1.0))])
     assert template_rows(twice)[0]["mean"] == 0.375

@@ -138,6 +138,6 @@ def test_one_of_a_later_version_is_refused_with_what_to_do(old: Path) -> None:
     connection.close()
     for opened in (Ledger, LedgerReader):
         with pytest.raises(
-            RequestError, match=r"version 4, this Headrace reads versions 1 to 3: use the Headrace that"
+            RequestError, match=r"version 5, this Headrace reads versions 1 to 4: use the Headrace that"
         ):
             opened(old)

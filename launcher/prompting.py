@@ -116,7 +116,12 @@ def check_files(run: RunFile) -> None:
         if not _installed(package):
             raise RequestError(f"prompts: needs the package {package!r}; pip install 'headrace[prompts]'")
     if run.learner.algorithm in SEARCHES:
-        checked(run.learner.settings, run.learner.algorithm)
+        settings = checked(run.learner.settings, run.learner.algorithm)
+        if settings.money is not None and not any(end.price_in or end.price_out for _, end in _given(run)):
+            raise RequestError(
+                "learner.settings.money: no endpoint has a price, so that this budget would never end; give"
+                " endpoints.answer.price_in and price_out, or a budget in calls or tokens"
+            )
     fields = {run.prompts.solution} if run.prompts.grader == DEFAULT_GRADER else set()
     template = run.prompts.template or ""
     for split in SPLITS:

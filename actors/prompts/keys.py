@@ -6,6 +6,7 @@ looked for, never what was found there; what an endpoint says is shown without t
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,5 +51,10 @@ def source(name: str, endpoint: Mapping[str, Any]) -> str:
 
 
 def hidden(text: str, key: str) -> str:
-    """The text with the key blackened."""
-    return text if key == NONE or len(key) < 4 else text.replace(key, "***")
+    """The text with the key blackened, plain or as it stands in JSON."""
+    if key == NONE or len(key) < 4:
+        return text
+    escaped = json.dumps(key)[1:-1]
+    for form in (key, escaped, escaped.replace("/", "\\/")):
+        text = text.replace(form, "***")
+    return text

@@ -1,18 +1,16 @@
-"""A lane: the calls of one runner to one endpoint, so many at once, tried again where it makes sense.
+"""A lane: the calls of one runner to one endpoint, so many at once, tried again where that can help.
 
-    Passing    may be over the next time: 429, 5xx, a timeout, a lost connection, half a response: tried again
-      Gone     nobody listens: an endpoint that the run itself has is waited for
-    Lasting    this request will never be answered: what failed is the rollout
-    RequestError   nobody's will (a wrong key, an unknown model): the run file is to be mended
+What an endpoint says is read in `completion` and judged in `failures`: a TransientFailure is tried again, a
+PermanentFailure is what comes of the rollout, and a RequestError ends the run, since the run file is wrong.
 
 Invariant: no more than the runner's share is under way at once (a wait before a further try is not); every try
-is counted when it is sent. The longest wait is bounded by whoever awaits `complete`.
+is counted when it is sent; no text that leaves here holds the key. The longest wait is bounded by whoever awaits
+`complete`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,7 +19,9 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from actors.prompts import keys
-from actors.prompts.settings import is_loopback
+from actors.prompts.client import make_client
+from actors.prompts.completion import Reply, quoted, read_reply
+from actors.prompts.failures import ConnectionFailed, Fault, PermanentFailure, TransientFailure, verdict
 from actors.prompts.usage import EndpointUsage
 from broker.errors import RequestError, Unreachable
 
@@ -32,26 +32,6 @@ LONGEST_WAIT = 60.0
 Messages = Sequence[Mapping[str, Any]]
 
 
-class CallFailed(Exception):  # noqa: N818 - reads as what happened
-    """A chat completion that could not be had; its text is the reason."""
-
-
-class Lasting(CallFailed):
-    """It will not be better the next time."""
-
-
-class Passing(CallFailed):
-    """It may be better the next time, after `after` seconds if the endpoint said so."""
-
-    def __init__(self, reason: str, after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.after = after
-
-
-class Gone(Passing):
-    """Nobody listens there: nothing was sent."""
-
-
 class Place(Protocol):
     """Where an endpoint is."""
 
@@ -59,7 +39,7 @@ class Place(Protocol):
         """Its base URL now. Unreachable if it has none."""
 
     async def returned(self, url: str) -> bool:
-        """Nobody listens at `url`: wait until it is elsewhere. False, at once, if it is a place that never moves.
+        """No process listens at `url`: wait until it is elsewhere. False, at once, if it is a place that never moves.
 
         Unreachable if it did not come back in time.
         """
@@ -86,7 +66,7 @@ class Lane:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(1 + int(self.settings["retries"])),
             wait=self._pause,
-            retry=retry_if_exception_type(Passing),
+            retry=retry_if_exception_type(TransientFailure),
             reraise=True,
         )
         try:
@@ -94,9 +74,11 @@ class Lane:
                 with tried:
                     again = tried.retry_state.attempt_number - 1
                     return await self._found(messages, (attempt, again), usage, options)
-        except Passing as error:
+        except TransientFailure as error:
             tries = 1 + int(self.settings["retries"])
-            raise Lasting(f"{self.name}: {error} ({tries} tries)") from None
+            raise PermanentFailure(f"{self.name}: {error} ({tries} tries)") from None
+        except PermanentFailure as error:
+            raise PermanentFailure(f"{self.name}: {error}", error.missing) from None
         raise AssertionError("a retry gives or raises")
 
     async def close(self) -> None:
@@ -112,14 +94,14 @@ class Lane:
             try:
                 url = await self._place.url()
                 return await self._try(url, messages, number, usage, options)
-            except Gone:
+            except ConnectionFailed:
                 try:
                     if not await self._place.returned(url):
                         raise
                 except Unreachable as error:
-                    raise Passing(str(error)) from None
+                    raise TransientFailure(str(error)) from None
             except Unreachable as error:
-                raise Passing(str(error)) from None
+                raise TransientFailure(str(error)) from None
 
     async def _try(
         self, url: str, messages: Messages, number: tuple[str, int], usage: EndpointUsage, options: Mapping[str, Any]
@@ -137,90 +119,94 @@ class Lane:
                         body={**self.settings["options"], **options, **own},
                         options={"headers": {ATTEMPT: f"{number[0]}/{number[1]}"}},
                     )
+                response: Any = answered.response
+            except openai.APIStatusError as error:
+                response = error.response
             except asyncio.CancelledError:
                 usage.failed += 1
-                usage.guess(messages)
+                usage.took(messages)
                 raise
-            except (TimeoutError, openai.APIError) as error:
+            except (TimeoutError, openai.APIError, aiohttp.ClientError, PermanentFailure) as error:
                 usage.failed += 1
-                raise self._judged(error, usage, messages) from None
-        text, told = read_completion(answered.content)
-        if told is not None:
-            usage.took(*told)
-        if text is None:
-            usage.failed += 1
-            if told is None:
-                usage.guess(messages)
-            raise Passing("its response is no chat completion")
-        self._served = True
-        return text
+                failure = self._unanswered(error)
+                if not isinstance(failure, ConnectionFailed):
+                    usage.took(messages)
+                usage.trouble = str(failure)
+                raise failure from None
+        return self._read(response, messages, usage)
+
+    def _read(self, response: Any, messages: Messages, usage: EndpointUsage) -> str:
+        """The text of a response, or what is wrong with it."""
+        reply = read_reply(response.status_code, response.headers.get("content-type", ""), response.content)
+        paid = response.status_code < 300
+        if paid or reply.tokens_in is not None:
+            usage.took(messages, reply.text or "", reply.tokens_in, reply.tokens_out)
+        if reply.text is not None:
+            self._served = True
+            return keys.hidden(reply.text, self._key)
+        usage.failed += 1
+        failure = self._failure(reply, response.headers)
+        usage.throttled += response.status_code == 429
+        usage.trouble = str(failure)
+        raise failure
 
     async def _at(self, base: str) -> openai.AsyncOpenAI:
         if self._client is None or str(self._client.base_url).rstrip("/") != base.rstrip("/"):
-            previous = self._client
-            # Measured: a call costs 1.3 ms of a core as `chat.completions.create` over the default transport, 0.5 so.
-            http = openai.DefaultAioHttpClient(timeout=None, trust_env=not is_loopback(base))
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key, base_url=base, max_retries=0, timeout=None, http_client=http
-            )
+            previous, self._client = self._client, make_client(base, self._key)
             if previous is not None:
                 await previous.close()
         return self._client
 
-    def _judged(self, error: Exception, usage: EndpointUsage, messages: Messages) -> Exception:
-        """What kind of failure this is."""
+    def _unanswered(self, error: Exception) -> Exception:
+        """What kind of failure it is that no response came, or that it was not read."""
+        if isinstance(error, PermanentFailure):
+            return error
         if isinstance(error, TimeoutError):  # ours: the client has none
-            usage.guess(messages)
-            return Passing(f"no answer within {self.settings['timeout_seconds']:g} s")
-        if isinstance(error, openai.APIStatusError):
-            return self._refused(error, usage)
+            return TransientFailure(f"no answer within {self.settings['timeout_seconds']:g} s")
         cause = _first(error)
-        told = keys.hidden(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__, self._key)
+        told = self._quoted(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
         if isinstance(cause, aiohttp.ClientConnectorError):
-            return Gone(f"cannot be reached ({told})")
-        usage.guess(messages)
-        return Passing(f"the connection was lost before the whole answer was there ({told})")
+            return ConnectionFailed(f"cannot be reached ({told})")
+        return TransientFailure(f"the connection was lost before the whole answer was there ({told})")
 
-    def _refused(self, error: openai.APIStatusError, usage: EndpointUsage) -> Exception:
-        status, said = error.status_code, keys.hidden(_message(error), self._key)[:500]
-        if status == 429:
-            usage.throttled += 1
-            return Passing(f"429, too many requests ({said})", retry_after(error.response.headers))
-        if status >= 500 or status in {408, 409, 425}:
-            return Passing(f"{status} ({said})", retry_after(error.response.headers))
-        if status == 401:
-            where = keys.source(self.name, self.settings)
-            return RequestError(f"{where}: the endpoint refuses the key: 401 ({said})")
-        if status in {403, 404} and not self._served:
-            return RequestError(
-                f"endpoints.{self.name}: the endpoint refuses every request: {status} ({said}); check its url and model"
-            )
-        return Lasting(f"{self.name}: {status} ({said})")
+    def _failure(self, reply: Reply, headers: Mapping[str, str]) -> Exception:
+        """What kind of failure a response without an answer is."""
+        if reply.fault is None:
+            return PermanentFailure(self._quoted(reply.unfinished or "it says nothing"), None)
+        status, message, _ = fault = reply.fault
+        if status is not None and 300 <= status < 400:
+            place = self._quoted(headers.get("location", "nowhere"))
+            fault = Fault(status, f"a redirect to {place}, which is not followed: prompts would go there")
+            message = fault.message
+        said = f"{status} ({self._quoted(message)})" if status is not None else self._quoted(message)
+        match verdict(fault, served=self._served):
+            case "key":
+                where = keys.source(self.name, self.settings)
+                return RequestError(f"{where}: the endpoint refuses the key: {said}")
+            case "request":
+                return RequestError(
+                    f"endpoints.{self.name}: the endpoint refuses every request: {said}; check its url and model"
+                )
+            case "again":
+                said = f"429, too many requests ({self._quoted(message)})" if status == 429 else said
+                return TransientFailure(said, retry_after(headers))
+            case "account":
+                return PermanentFailure(f"the account has no credit: {said}", "account")
+            case "endpoint":
+                return PermanentFailure(said)
+            case "candidate":
+                return PermanentFailure(said, None)
+
+    def _quoted(self, text: str) -> str:
+        """What came from outside, as it may be recorded."""
+        return quoted(keys.hidden(text, self._key))
 
     def _pause(self, state: RetryCallState) -> float:
         first = float(self.settings["backoff_seconds"])
         drawn = wait_random_exponential(multiplier=first, max=max(first, LONGEST_WAIT))(state)
         error = state.outcome.exception() if state.outcome is not None else None
         # Half of the wait is certain, so that a first draw near 0 does not make it none.
-        return max(error.after if isinstance(error, Passing) else 0.0, (first + drawn) / 2)
-
-
-def read_completion(body: bytes) -> tuple[str | None, tuple[int, int] | None]:
-    """The text of a completion, None if it is none; and (tokens in, tokens out) where it says so."""
-    try:
-        whole = json.loads(body)
-    except ValueError:
-        return None, None
-    usage = whole.get("usage") if isinstance(whole, dict) else None
-    told = None
-    if isinstance(usage, dict):
-        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        told = tuple(count if isinstance(count, int) else 0 for count in counts)
-    try:
-        text = whole["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        return None, told  # type: ignore[return-value]
-    return ("" if text is None else text) if text is None or isinstance(text, str) else None, told  # type: ignore[return-value]
+        return max(error.after if isinstance(error, TransientFailure) else 0.0, (first + drawn) / 2)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -254,10 +240,3 @@ def _first(error: BaseException) -> BaseException:
         if isinstance(error, aiohttp.ClientError):
             break
     return error
-
-
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        return str(body["message"])
-    return error.response.text.strip() or error.message

@@ -1,7 +1,8 @@
 """Looking whether endpoints can be reached and take their keys, before a run begins.
 
 It asks for `GET url/models`, which costs nothing. Any answer means that somebody is there; 401 that the key is wrong.
-Endpoints that do not know the path answer 404, and are taken at their word.
+Endpoints that do not know the path answer 404, and are taken at their word. A redirect to another place is a mistake in
+the run file: it would not be followed.
 
 Invariant: nothing is sent to any other place than the URL in the run file: a redirect is not followed, so that no key
 goes astray.
@@ -15,8 +16,10 @@ import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from actors.prompts import keys
+from actors.prompts.completion import quoted
 from actors.prompts.settings import SCRIPTED, is_loopback
 from broker.errors import RequestError
 
@@ -54,6 +57,10 @@ def _wrong(name: str, settings: Mapping[str, Any], timeout: float) -> str | None
         with error:
             if error.code == 401:
                 return f"{keys.source(name, settings)}: the endpoint {settings['url']} refuses the key (401)"
+            place = urljoin(url, error.headers.get("Location", ""))
+            if 300 <= error.code < 400 and urlsplit(place)[:2] != urlsplit(url)[:2]:
+                place = quoted(keys.hidden(place, key)).removesuffix("/models")
+                return f"endpoints.{name}.url: {settings['url']} redirects to {place}; write that, if it is right"
         return None
     except OSError as error:  # URLError, a timeout, a connection that breaks off
         why = getattr(error, "reason", None) or error

@@ -1,7 +1,8 @@
 """The rollout `answers`: runs the user's agent on one task with one template, or says one critique or edit.
 
-Invariant: every task that begins ends with a recorded result: a rollout that failed, for whatever reason, is a reward
-of 0 with that reason and with what it took. Only what makes all rollouts senseless (a wrong key) ends the run.
+Invariant: every task that begins ends with a recorded result, with what it took. A rollout that failed through its
+template is a reward of 0 with the reason; one that failed through its surroundings has no reward: it is missing, with
+the reason and `Missing`. Only what makes all rollouts senseless (a wrong key) ends the run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from actors.prompts.chat import Chat, make_lanes
-from actors.prompts.lane import CallFailed
+from actors.prompts.failures import CallFailed, Missing
 from actors.prompts.loading import load
 from actors.prompts.settings import DEFAULT_GRADER, share
 from actors.prompts.usage import Usage
@@ -45,11 +46,13 @@ class _Tried:
     grade: grading.Grade = field(default_factory=lambda: grading.Grade(0.0))
     problem: str | None = None
     kind: str | None = None
+    missing: Missing | None = None
+    """What failed, where the try measures nothing."""
 
-    def fail(self, reason: str, kind: str | None = None, detail: str = "") -> None:
-        """It is a reward of 0 with this reason."""
+    def fail(self, reason: str, missing: Missing | None = None, kind: str | None = None, detail: str = "") -> None:
+        """It has failed for this reason: a reward of 0, or no measurement."""
         self.grade = grading.Grade(0.0, reason)
-        self.problem, self.kind = detail or reason, kind
+        self.problem, self.kind, self.missing = detail or reason, kind, missing
 
 
 class Answers:
@@ -106,18 +109,21 @@ class Answers:
                 f"prompts.grader: did not return {self._stuck} times in {self._runner}, the last time within"
                 f" {self._seconds:g} s; give it an end of its own, or more prompts.rollout_seconds"
             )
-        tried = await self._tried(task, template, Chat(self._lanes, str(name["attempt"]), usage))
+        tried = await self._tried(task, template, usage, str(name["attempt"]))
         result = {
             "do": "answer",
             **name,
             "runner": self._runner,
-            "reward": tried.grade.reward,
+            "reward": None if tried.missing else tried.grade.reward,
             "reason": _plain(tried.grade.reason),
             "failed": tried.problem is not None,
+            "missing": tried.missing,
             "answer": _plain(tried.answer[:LONGEST]),
             "usage": usage.plain(),
         }
-        return Outcome(tried.grade.reward, facts=self._facts(leased, tried), result=result)
+        return Outcome(
+            result["reward"], facts=self._facts(leased, tried), result=result, missing=tried.missing is not None
+        )
 
     async def _complete(self, leased: LeasedTask) -> Outcome:
         body, usage = leased.body, Usage()
@@ -130,17 +136,18 @@ class Answers:
             if len(tried.answer) > LONGEST_TEXT:
                 tried.fail(f"it is {len(tried.answer):,} characters long, more than {LONGEST_TEXT:,}")
         except TimeoutError:
-            tried.fail(self._late)
+            tried.fail(self._late(usage), "time")
         except CallFailed as error:
-            tried.fail(str(error), "endpoint_error")
-        told = {"failed": tried.problem is not None, "reason": _plain(tried.grade.reason)}
+            tried.fail(str(error), error.missing, "endpoint_error")
+        told: dict[str, Any] = {"failed": tried.problem is not None, "reason": _plain(tried.grade.reason)}
+        told["missing"] = tried.missing
         told["text"] = "" if told["failed"] else _plain(tried.answer)
         result = {"do": "complete", "role": body["role"], "runner": self._runner, **told, "usage": usage.plain()}
-        return Outcome(None, facts=self._facts(leased, tried), result=result)
+        return Outcome(None, facts=self._facts(leased, tried), result=result, missing=tried.missing is not None)
 
-    async def _tried(self, task: Mapping[str, Any], template: str, chat: Chat) -> _Tried:
+    async def _tried(self, task: Mapping[str, Any], template: str, usage: Usage, attempt: str) -> _Tried:
         """One answer, graded. RequestError alone is not caught."""
-        tried = _Tried()
+        tried, chat = _Tried(), Chat(self._lanes, attempt, usage)
         limit = asyncio.timeout(self._seconds)
         try:
             async with limit:
@@ -148,22 +155,25 @@ class Answers:
                 tried.grade = await grading.grade(self._grader, task, tried.answer, partial(self._in_thread, limit))
         except RequestError:
             raise
-        except CallFailed as error:
-            tried.fail(str(error), "endpoint_error")
         except Exception as error:
+            call = _call_behind(error)
             if limit.expired():
-                tried.fail(self._late)
+                tried.fail(self._late(usage), "time")
+            elif isinstance(call, RequestError):
+                raise call from None
+            elif call is not None:
+                tried.fail(str(call), call.missing, "endpoint_error")
             else:
                 told = f"the agent raised {type(error).__name__}: {error}"[: grading.LONGEST_REASON]
-                tried.fail(told, "agent_error", traceback.format_exc()[-4000:])
+                tried.fail(told, "agent", "agent_error", traceback.format_exc()[-4000:])
         else:
             if tried.grade.error is not None:
-                tried.fail(str(tried.grade.reason), "grader_error", tried.grade.error)
+                tried.fail(str(tried.grade.reason), "grader", "grader_error", tried.grade.error)
         return tried
 
-    @property
-    def _late(self) -> str:
-        return f"not done within {self._seconds:g} s"
+    def _late(self, usage: Usage) -> str:
+        troubles = [each.trouble for each in usage.endpoints.values() if each.trouble]
+        return f"not done within {self._seconds:g} s{f' (the last failure: {troubles[-1]})' if troubles else ''}"
 
     def _facts(self, leased: LeasedTask, tried: _Tried) -> list[tuple[str, dict[str, Any]]]:
         if tried.problem is None or tried.kind is None:
@@ -208,6 +218,14 @@ class Answers:
         if not 0 <= item < len(tasks):
             raise RunError(f"task {leased.task}: {split} has {len(tasks)} items, and item {item} was asked for")
         return tasks[item]
+
+
+def _call_behind(error: BaseException) -> CallFailed | RequestError | None:
+    """The failed call by which an agent failed, also where it came out of a group of tasks or as a cause."""
+    if isinstance(error, CallFailed | RequestError):
+        return error
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else (error.__cause__,)
+    return next((call for each in inner if each is not None and (call := _call_behind(each)) is not None), None)
 
 
 def _plain(text: str | None) -> str | None:

@@ -1,8 +1,8 @@
 """What calls took: tries, failures, tokens and cost, by endpoint.
 
 Invariant: a try is counted when it is sent, whatever comes of it, also when the rollout around it is given up. Tokens
-are what the endpoint said; of a try that may have been paid for but did not say (it timed out, or its answer broke
-off), the prompt is estimated, and counted apart under `estimated` as well.
+are what the endpoint said. Where it said nothing usable (it timed out, its answer broke off, it has no usage, or words
+for numbers) they are estimated, and counted apart under `estimated` as well, so that every budget ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 PER_PRICE = 1_000_000
 """Tokens for which a price is given."""
-CHARACTERS_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
+"""In UTF-8; about right for most scripts."""
 
 
 @dataclass
@@ -34,23 +35,34 @@ class EndpointUsage:
     tokens_in: int = 0
     tokens_out: int = 0
     estimated: int = 0
-    """Of `tokens_in`, those that nobody told us."""
+    """Of both, those that the endpoint did not say."""
+    trouble: str = ""
+    """Why the last try that failed did."""
 
     def sent(self, again: int) -> None:
         """A try goes out; `again` is 0 for the first."""
         self.calls += 1
         self.retries += again > 0
 
-    def took(self, tokens_in: int, tokens_out: int) -> None:
-        """What the endpoint said that a try took."""
-        self.tokens_in += max(0, tokens_in)
-        self.tokens_out += max(0, tokens_out)
+    def took(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        text: str = "",
+        tokens_in: int | None = None,
+        tokens_out: int | None = None,
+    ) -> None:
+        """What a try took, as the endpoint said; what it did not say is estimated by the texts.
 
-    def guess(self, messages: Iterable[Mapping[str, Any]]) -> None:
-        """A try was sent and never properly answered: its prompt may have been paid for."""
-        tokens = sum(len(str(message.get("content", ""))) for message in messages) // CHARACTERS_PER_TOKEN + 1
-        self.tokens_in += tokens
-        self.estimated += tokens
+        None, or 0 for a text that is not empty, is not said: a budget must not stand still for it.
+        """
+        if not tokens_in:
+            tokens_in = estimate("".join(str(message.get("content", "")) for message in messages))
+            self.estimated += tokens_in
+        if not tokens_out and text:
+            tokens_out = estimate(text)
+            self.estimated += tokens_out
+        self.tokens_in += tokens_in
+        self.tokens_out += tokens_out or 0
 
     def plain(self) -> dict[str, Any]:
         """As it stands in a result."""
@@ -60,6 +72,11 @@ class EndpointUsage:
             for name in ("endpoint", "calls", "failed", "throttled", "retries", "tokens_in", "tokens_out", "estimated")
         }
         return {**told, "cost": cost}
+
+
+def estimate(text: str) -> int:
+    """About how many tokens a text has."""
+    return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN + 1
 
 
 @dataclass

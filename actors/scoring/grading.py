@@ -2,14 +2,13 @@
 
 A grader is `grade(task, answer) -> reward | (reward, reason)`, and may be a coroutine.
 
-Invariant: what leaves here is a reward in [0, 1]; whatever else a grader does (it raises, it returns NaN, 7.0 or
-nothing) is a reward of 0 that says so, and is counted as failed.
+Invariant: what leaves here is a reward in [0, 1], or an error of the grader (it raises, it returns NaN, 7.0 or
+nothing): that is a fault of the program and no measurement of the answer.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ LONGEST_REASON = 1000
 
 @dataclass(frozen=True)
 class Grade:
-    """What an answer is worth. `error`: what was wrong with the grader, or None."""
+    """What an answer is worth. `error`: what was wrong with the grader, which then has measured nothing, or None."""
 
     reward: float
     reason: str | None = None
@@ -51,21 +50,21 @@ async def grade(
         given = grader(task, answer) if call is None else await call(grader, task, answer)
         if inspect.isawaitable(given):
             given = await given
+        return read(given)
     except Exception as error:
         told = f"the grader raised {type(error).__name__}: {error}"[:LONGEST_REASON]
         return Grade(0.0, told, traceback.format_exc()[-4000:])
-    return read(given)
 
 
 def read(given: Any) -> Grade:
-    """A grader's return value as a grade."""
+    """A grader's return value as a grade. Scalars of NumPy and torch are numbers and truth values like Python's."""
     reward, reason = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-    if not isinstance(reward, Real):
+    if getattr(reward, "shape", None) == ():
+        reward = reward.item()
+    number: Any = reward if isinstance(reward, Real) else None
+    if number is None or not 0 <= number <= 1:  # nor is NaN
         return _wrong(given)
-    number = float(reward)
-    if math.isnan(number) or not 0.0 <= number <= 1.0:
-        return _wrong(given)
-    return Grade(number, None if reason is None else str(reason)[:LONGEST_REASON])
+    return Grade(float(number), None if reason is None else str(reason)[:LONGEST_REASON])
 
 
 def _wrong(given: Any) -> Grade:

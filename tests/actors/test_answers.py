@@ -1,4 +1,4 @@
-"""Rollouts over real HTTP: every failure is a reward of 0 with its reason and its cost, and calls stay in bounds."""
+"""Rollouts over real HTTP: every failure has its reason and its cost, and calls stay in bounds."""
 
 from __future__ import annotations
 
@@ -81,11 +81,12 @@ def test_a_completion_is_told_apart_by_its_task(server: str) -> None:
         ("rate_timeout=1", "timeouts", "no answer within 0.2 s"),
     ],
 )
-def test_what_never_gets_better_is_a_reward_of_0_with_its_reason(fault: str, counted: str, says: str) -> None:
+def test_an_outage_is_a_missing_trial_with_its_reason(fault: str, counted: str, says: str) -> None:
     with serving(fault, "retry_after_seconds=0.01") as url:
         result, outcome = one(resolved(url, retries=3, timeout_seconds=0.2))
         told = counts(url)
-    assert (result["reward"], result["failed"], outcome.score) == (0.0, True, 0.0)
+    assert (result["reward"], result["failed"], result["missing"]) == (None, True, "endpoint")
+    assert (outcome.score, outcome.missing) == (None, True)
     assert says in result["reason"]
     assert "4 tries" in result["reason"]
     (usage,) = result["usage"]
@@ -213,7 +214,7 @@ def test_no_proxy_is_asked_for_what_is_on_this_machine(
 def test_a_rollout_that_takes_too_long(server: str) -> None:
     with serving("rate_timeout=1") as url:
         result, _ = one(resolved(url, prompts={"rollout_seconds": 0.2}))
-    assert (result["reward"], result["failed"], result["reason"]) == (0.0, True, "not done within 0.2 s")
+    assert (result["reward"], result["missing"], result["reason"]) == (None, "time", "not done within 0.2 s")
     (usage,) = result["usage"]
     assert (usage["calls"], usage["failed"]) == (1, 1)
     assert usage["estimated"] > 0

@@ -29,6 +29,12 @@ def raises(task, answer): raise KeyError("no key")
 def nan(task, answer): return float("nan")
 def seven(task, answer): return 7.0
 def nothing(task, answer): return None
+def huge(task, answer): return 10**400
+def silent(task, answer): return Silent()
+
+class Silent:
+    def __repr__(self): raise LookupError("no repr")
+
 async def half(task, answer): return 0.5, "half right"
 ended, begun = threading.Event(), []
 
@@ -48,14 +54,15 @@ class Strict:
 @pytest.mark.parametrize(
     ("grader", "says"),
     [("raises", "the grader raised KeyError: 'no key'"), ("nan", "the grader returned nan"),
+     ("huge", "the grader returned 1000"), ("silent", "the grader raised LookupError: no repr"),
      ("seven", "the grader returned 7.0: a reward is a number from 0 to 1"), ("nothing", "the grader returned None")],
 )  # fmt: skip
-def test_graders_that_give_no_reward(
+def test_a_grader_that_gives_no_reward_measures_nothing(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grader: str, says: str
 ) -> None:
     module = own(tmp_path, monkeypatch, GRADERS)
     result, outcome = one(resolved(server, prompts={"grader": f"{module}:{grader}"}))
-    assert (result["reward"], result["failed"]) == (0.0, True)
+    assert (result["reward"], result["failed"], result["missing"]) == (None, True, "grader")
     assert says in result["reason"]
     assert result["answer"], "the answer stays"
     assert result["usage"][0]["calls"] == 1
@@ -84,7 +91,7 @@ def test_a_grader_that_does_not_return_costs_its_own_rollout_alone(
     try:
         results = asyncio.run(graded("hangs_once", 4))
         late = [outcome for result, outcome in results if result["failed"]]
-        assert sorted(result["reward"] for result, _ in results) == [0.0, 1.0, 1.0, 1.0]
+        assert [result["missing"] for result, _ in results if result["reward"] != 1.0] == ["grader"]
         (((kind, body),),) = [outcome.facts for outcome in late]
         assert kind == "grader_error"
         assert "the grader raised TimeoutError: it did not return within 0.5 s" in body["reason"]
@@ -132,7 +139,7 @@ class Patient:
 def test_agents_that_fail(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: str, says: str) -> None:
     module = own(tmp_path, monkeypatch, AGENTS)
     result, outcome = one(resolved(server, prompts={"agent": f"{module}:{agent}"}))
-    assert (result["reward"], result["failed"]) == (0.0, True)
+    assert (result["reward"], result["failed"], result["missing"]) == (None, True, "agent")
     assert "the agent raised" in result["reason"]
     assert says in result["reason"]
     assert [kind for kind, _ in outcome.facts] == ["agent_error"]

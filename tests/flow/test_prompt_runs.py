@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from broker.names import task_name
 from tests.actors.simulation import counts, serving
 from tests.flow.running import START, Running
 from tests.flow.test_bad_requests import refused
@@ -96,19 +97,36 @@ def test_four_runners_on_eight_questions_count_what_the_endpoint_counted(
     assert outcome_of(one) == outcome_of(four)
 
 
-def test_an_endpoint_that_is_gone_in_the_middle_ends_in_rewards_of_0(tmp_path: Path) -> None:
+def test_an_outage_fails_the_run_and_resumed_it_asks_for_what_is_missing(tmp_path: Path) -> None:
+    """Trials without a measurement are told, in no mean, and asked for again; what was measured is not."""
     with serving() as url:
-        more = at(url, "endpoints.answer.retries=1")
-        run = Running(tmp_path, "qa", *SMALL, *more, "--seed", "5")
+        more = at(url, "endpoints.answer.retries=0", "prompts.max_missing_share=0.2")
+        run = Running(tmp_path, "qa", *SMALL, *more, "--seed", "5", status=1)
         run.until(lambda: len(results(run)) > 20, "some results", START)
     with run:
-        finished(run)
-    failed = [result for result in results(run) if result["failed"]]
-    assert failed
-    for result in failed:
+        assert run.wait(90) == 1, run.told()
+    missing = [fact for fact in run.facts("outcome") if fact.body.get("missing")]
+    measured = {task_name(fact.body["task"])[0] for fact in run.facts("outcome") if not fact.body.get("missing")}
+    assert missing
+    for fact in missing:
+        result = fact.body["result"]
         assert "cannot be reached" in result["reason"] or "connection was lost" in result["reason"]
-        assert result.get("reward", 0.0) == 0.0
-    assert len(run.facts("endpoint_error")) == len(failed)
+        assert (fact.body["score"], result.get("reward"), result["missing"]) == (None, None, "endpoint")
+    assert len(run.facts("endpoint_error")) == len(missing)
+    ended = run.last("phase")
+    assert ended is not None
+    assert ended.body["failed"]
+    assert "trials are missing, more than prompts.max_missing_share = 0.2" in ended.body["reason"]
+    assert " missing " in run.out.read_text(), "the screen tells it"
+    summary = json.loads((run.directory / "summary.json").read_text())
+    assert summary["prompts"]["answerer"]["missing"]["count"] == len(missing)
+    asked_before = len(run.facts("outcome"))
+    with serving(port=int(url.split(":")[2].split("/")[0])), Running(tmp_path, "--resume") as again:
+        finished(again)
+    asked = [task_name(fact.body["task"])[0] for fact in again.facts("outcome")[asked_before:]]
+    assert not set(asked) & measured, "what was measured is not paid for again"
+    assert {task_name(fact.body["task"])[0] for fact in missing} & set(asked)
+    assert json.loads((run.directory / "summary.json").read_text())["prompts"]["answerer"]["missing"]["count"] == 0
 
 
 @contextmanager

@@ -211,6 +211,12 @@ def test_a_template_may_name_what_no_grader_compares(tmp_path: Path) -> None:
         check_files(mine(tmp_path, "prompts.template={question} {x}"))
 
 
+def test_a_budget_that_could_never_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"learner\.settings\.money: no endpoint has a price"):
+        check_files(mine(tmp_path, "learner.settings.money=1.0"))
+    check_files(mine(tmp_path, "learner.settings.money=1.0", "endpoints.answer.price_out=0.5"))
+
+
 def test_a_grader_of_ones_own_asks_for_no_answer(tmp_path: Path) -> None:
     check_files(mine(tmp_path, "prompts.grader=mine:grade", tasks='{"question": "q"}'))
 
@@ -287,7 +293,8 @@ def test_endpoints_are_looked_at_before_a_run(monkeypatch: pytest.MonkeyPatch) -
 def test_a_key_does_not_follow_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-secret")
     with answering(200) as (elsewhere, heard), answering(302, Location=elsewhere) as (url, _):
-        looked(url, key_env="MY_KEY")
+        with pytest.raises(RequestError, match=rf"answer\.url: {url} redirects to {elsewhere}; write that"):
+            looked(url, key_env="MY_KEY")
         assert heard == []
 
 

@@ -1,0 +1,130 @@
+"""What an endpoint's response says: the text of a completion, or a fault in the endpoint's own words; and its usage.
+
+Invariant: pure, and never raises: any body of any status is a text or a fault that quotes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+from actors.prompts.failures import EVENT_STREAM, STATUS_OF_CODE, Fault
+
+QUOTED = 300
+"""Characters of a response that a reason quotes."""
+MAX_TOKENS = 100_000_000
+"""Of one call: more than any model takes, so that a greater number is no count."""
+UNFINISHED = {
+    "length": "max_tokens were used up before the answer began",
+    "tool_calls": "it calls a tool in place of an answer",
+    "function_call": "it calls a function in place of an answer",
+    "content_filter": "the endpoint's content filter took the answer away",
+}
+"""Reasons to finish with which an empty content is no answer. It is the candidate's: another template may fare better
+under the same settings, and to leave such trials out would leave out the questions that a template makes too hard."""
+
+
+class Reply(NamedTuple):
+    """A response as it was read. Tokens are None where the response gives no usable number."""
+
+    text: str | None
+    fault: Fault | None = None
+    unfinished: str | None = None
+    """Why the text is none, where the model ended without an answer."""
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+
+def read_reply(status: int, content_type: str, body: bytes) -> Reply:
+    """Read the body of a response of any status."""
+    try:
+        whole = json.loads(body)
+    except (ValueError, RecursionError):
+        return Reply(None, _not_json(status, content_type, body))
+    if not isinstance(whole, dict):
+        return Reply(None, _no_completion(status, body))
+    usage = whole.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    error = _error_in(whole, body)
+    if error is not None:
+        return Reply(None, error._replace(status=status) if status >= 300 else error, None, *tokens)
+    try:
+        choice = whole["choices"][0]
+        message = choice["message"]
+        text = _text(message.get("content"))
+        refusal, finish = message.get("refusal"), choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return Reply(None, _no_completion(status, body), None, *tokens)
+    if status >= 300:
+        return Reply(None, _no_completion(status, body), None, *tokens)
+    if not text and isinstance(refusal, str) and refusal:
+        return Reply(None, None, f"the model refuses: {quoted(refusal)}", *tokens)
+    if not text and isinstance(finish, str) and finish in UNFINISHED:
+        return Reply(None, None, f"finish_reason {finish!r}: {UNFINISHED[finish]}", *tokens)
+    return Reply(text, None, None, *tokens)
+
+
+def quoted(text: str) -> str:
+    """The beginning of a text in one line, without control characters."""
+    line = " ".join("".join(part if part.isprintable() else " " for part in text[: 8 * QUOTED]).split())
+    return line if len(line) <= QUOTED else f"{line[: QUOTED - 1]}…"
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content: it may be a text, or parts, of which those of a thought are left out."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError("a content is a text, or a list of parts")
+    texts = [part if isinstance(part, str) else part.get("text") for part in content]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _error_in(whole: dict[str, Any], body: bytes) -> Fault | None:
+    """The error that a JSON body tells, whatever its status; None if there is none."""
+    choices = whole.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    error = whole.get("error") or (whole if whole.get("object") == "error" else None)
+    error = error or (first.get("error") if isinstance(first, dict) else None)
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        return Fault(None, error if isinstance(error, str) else _quoted_body(body))
+    message, code, kind = error.get("message"), error.get("code"), error.get("type")
+    told = message if isinstance(message, str) and message else _quoted_body(body)
+    return Fault(_status(code), told, " ".join(word for word in (code, kind) if isinstance(word, str)))
+
+
+def _status(code: Any) -> int | None:
+    if isinstance(code, str):
+        code = int(code) if code.isdecimal() and len(code) == 3 else STATUS_OF_CODE.get(code)
+    return code if type(code) is int and 300 <= code <= 599 else None
+
+
+def _not_json(status: int, content_type: str, body: bytes) -> Fault:
+    if status >= 300:
+        return Fault(status, _quoted_body(body))
+    if content_type.startswith("text/event-stream") or body.lstrip().startswith((b"data:", b"event:")):
+        told = f"its response is an event stream, which was not asked for: {_quoted_body(body)}"
+        return Fault(None, told, EVENT_STREAM)
+    kind = quoted(content_type.partition(";")[0]) or "something of no type"
+    return Fault(None, f"its response is no chat completion but {kind}: {_quoted_body(body)}")
+
+
+def _no_completion(status: int, body: bytes) -> Fault:
+    if status >= 300:
+        return Fault(status, _quoted_body(body))
+    return Fault(None, f"its response is no chat completion: {_quoted_body(body)}")
+
+
+def _quoted_body(body: bytes) -> str:
+    return quoted(body[: 32 * QUOTED].decode("utf-8", "replace")) or "an empty body"
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens as a whole number (50.0 is 50); None for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TOKENS:
+        return None
+    return math.ceil(value)

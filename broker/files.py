@@ -71,6 +71,15 @@ def write_whole(path: Path, content: bytes) -> None:
     partial.rename(path)
 
 
+def sync(path: Path) -> None:
+    """What was written into a file is on disk."""
+    descriptor = open_file(path)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """What was renamed or removed there stays so, also after a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

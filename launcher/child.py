@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from broker.errors import RequestError
+from launcher.exits import STATUS_FINAL
 from launcher.host import append_folder, open_log, set_title
 from launcher.lifeline import watch
 from tracker.disk import LedgerDamaged
@@ -68,7 +69,10 @@ def own_session() -> None:
 
 
 def enter(child: ChildSpec, lifeline: int) -> int:
-    """Become the role and run its main. Returns the exit status: 0, 1 (it failed), 2 (the request was wrong)."""
+    """Become the role and run its main.
+
+    Returns the exit status: 0, 1 (it failed), 2 (the request was wrong), 3 (another attempt would fail alike).
+    """
     own_session()
     _redirect(child.log)
     set_title(child.role)
@@ -95,9 +99,12 @@ def enter(child: ChildSpec, lifeline: int) -> int:
         return status if isinstance(status, int) else 0
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
-    except (RequestError, LedgerDamaged) as error:  # another try would end alike
+    except RequestError as error:
         print(error, file=sys.stderr)
         return STATUS_REQUEST
+    except LedgerDamaged as error:
+        print(error, file=sys.stderr)
+        return STATUS_FINAL
     except BaseException:  # the edge of a role: whatever it was becomes its last words
         traceback.print_exc()
         return STATUS_FAILED

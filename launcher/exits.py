@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import signal
 
+STATUS_FINAL = 3
+"""A role failed, and another attempt would fail alike: the run ends with status 1."""
+
 
 def signal_name(status: int | None) -> str | None:
     """SIGKILL for -9; None where it was no signal, or nobody knows."""

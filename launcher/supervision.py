@@ -40,7 +40,7 @@ from launcher.decisions import (
     Stopping,
     Terminate,
 )
-from launcher.exits import describe, signal_name
+from launcher.exits import STATUS_FINAL, describe, signal_name
 
 MAX_BACKOFF_SECONDS = 15.0
 START_SECONDS = 60.0
@@ -196,6 +196,8 @@ class Supervisor:
         how = describe(status)
         if status == 2:
             return None, self._give_up(role, f"{role.name} was asked for what cannot be ({how})", last_words, 2, now)
+        if status == STATUS_FINAL:
+            return None, self._give_up(role, f"{role.name} cannot go on", last_words, 1, now)
         if len(role.exits) > self._restarts:
             over = now - role.exits[0]
             apart = (

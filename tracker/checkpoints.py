@@ -113,6 +113,7 @@ class CheckpointStore:
             self.abandon(offer.policy)
         path = self.folder / f"{_name(offer)}{PARTIAL}"
         try:
+            make_folder(self.folder)  # it may have been removed
             file = os.fdopen(create(path), "wb")
         except OSError as error:
             raise _failure(error, path) from error

@@ -24,6 +24,7 @@ from broker import files
 from tracker import schema
 from tracker.disk import LedgerDamaged, LedgerFull
 from tracker.facts import Row
+from tracker.ledger_files import LedgerFiles
 from tracker.reader import LEDGER, LedgerReader, StoredFact, check_files, check_mended
 
 CHECKED_WHOLE = 32 * 1024 * 1024
@@ -50,9 +51,13 @@ class Ledger(LedgerReader):
         """Open or create. RequestError: another version. LedgerDamaged: what is wrong and what to do."""
         self.path = Path(path)
         self.damaged = {}
+        self._open()
+
+    def _open(self) -> None:
         check_mended(self.path)
         if not check_files(self.path):
             os.close(files.create(self.path))  # what SQLite puts beside it has the same mode
+        self._files = LedgerFiles(self.path)
         with self._mapped():
             self._connection = self._connect(self.path.absolute().as_uri())
             self._connection.execute(f"PRAGMA page_size = {PAGE}")  # of a new file: one that is there keeps its own
@@ -67,6 +72,40 @@ class Ledger(LedgerReader):
         self._sequences = super().last_sequences()
         self._position = super().last_position
         self.check_newest()
+        self._files.begin()
+        self._seen = self._data_version()
+
+    def change(self) -> str:
+        """What befell the ledger's files since this process last wrote; "" as long as they are as it left them."""
+        change = self._files.change()
+        if not change and self._data_version() != self._seen:  # another process has committed something
+            self._seen = self._data_version()
+            with self._mapped():
+                if super().last_position != self._position:
+                    change = f"{self.path} was written to by another process"
+        return change
+
+    def _data_version(self) -> int:
+        """SQLite's own number, which grows when another connection commits."""
+        with self._mapped():
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def copy(self, path: Path) -> None:
+        """Copy the ledger as this process sees it, whatever became of its files, into a new file. RunError: why not."""
+        os.close(files.create(path))
+        with self._mapped():
+            connection = self._connect(path.absolute().as_uri())
+            try:
+                self._connection.backup(connection)
+            finally:
+                connection.close()
+        files.sync(path)
+
+    def reopen(self) -> None:
+        """Go on with the ledger that stands in the place of the one that was opened."""
+        self._connection.close()
+        self._files.close()
+        self._open()
 
     def _create(self) -> None:
         connection = self._connection
@@ -98,6 +137,7 @@ class Ledger(LedgerReader):
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield
                 self._connection.execute("COMMIT")
+                self._files.written()
             except BaseException:
                 self._position, self._sequences = before
                 if self._connection.in_transaction:
@@ -174,12 +214,15 @@ class Ledger(LedgerReader):
 
     def close(self) -> None:
         """Fold the WAL into the file, so that one file holds the run, and close it."""
+        if self.change():
+            return  # closing writes: what is left of the files is for `headrace mend`
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error:
             pass  # the WAL stays beside the file, and is as good
         finally:
             self._connection.close()
+            self._files.close()
 
 
 __all__ = ["LEDGER", "PAGE", "Ledger", "LedgerDamaged", "LedgerFull", "LedgerReader", "StoredFact"]

@@ -50,26 +50,62 @@ def mend(run_dir: Path) -> Mended:
         if not os.path.lexists(begun):
             if _sound(path):
                 raise RequestError(f"{path} is not damaged: there is nothing to mend")
-            facts, why = _make(path)
-            write_whole(begun, json.dumps({"facts": facts, "why": why, "aside": _free(path).name}).encode())
-            sync_folder(path.parent)
-        try:
-            plan = Mended(**json.loads(read(begun)))
-        except (ValueError, TypeError) as error:
-            raise RequestError(f"{begun} is not as it was written ({error}): remove it, if {path} is whole") from error
-        aside = path.parent / plan.aside
-        _exchange(path, aside)
-        sync_folder(path.parent)  # what says that it was begun goes last
-        begun.unlink()
-        sync_folder(path.parent)
+            _begin(path, *_make(path))
+        return _finish(path)
+
+
+def rescue(ledger: Ledger) -> Path:
+    """Write the ledger that a tracker holds open into a new file, in the place of files that something befell.
+
+    Gives where those were put; the tracker goes on with the new one. LedgerFull: there is no room for it. Another
+    RunError: what the tracker can read of its ledger is not whole; nothing was exchanged.
+    """
+    path = ledger.path
+    new = _clear(path)
+    ledger.copy(new)
+    with LedgerReader(new) as copy:
+        copy.verify()
+        copy.check_newest()
+        if copy.last_position != ledger.last_position:
+            raise LedgerDamaged(f"{copy.last_position} of {ledger.last_position} facts are left of {path}")
+    _begin(path, ledger.last_position, "")
+    aside = _finish(path).aside
+    ledger.reopen()
+    return aside
+
+
+def _begin(path: Path, facts: int, why: str) -> None:
+    """Say on disk that the new ledger is whole, and is to take the place of the other one."""
+    write_whole(mending(path), json.dumps({"facts": facts, "why": why, "aside": _free(path).name}).encode())
+    sync_folder(path.parent)
+
+
+def _finish(path: Path) -> Mended:
+    """Exchange the ledgers as it was said."""
+    begun = mending(path)
+    try:
+        plan = Mended(**json.loads(read(begun)))
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"{begun} is not as it was written ({error}): remove it, if {path} is whole") from error
+    aside = path.parent / plan.aside
+    _exchange(path, aside)
+    sync_folder(path.parent)  # what says that it was begun goes last
+    begun.unlink()
+    sync_folder(path.parent)
     return plan._replace(aside=aside)
+
+
+def _clear(path: Path) -> Path:
+    """Where the new ledger is made: what was left there is removed."""
+    new = path.with_name(NEW)
+    for suffix in BESIDE:
+        Path(f"{new}{suffix}").unlink(missing_ok=True)
+    return new
 
 
 def _make(path: Path) -> tuple[int, str]:
     """The new ledger, beside the damaged one: how many facts it has, and why no more."""
-    new = path.with_name(NEW)
-    for suffix in BESIDE:
-        Path(f"{new}{suffix}").unlink(missing_ok=True)
+    new = _clear(path)
     why: list[str] = []
     with Ledger(new) as ledger:
         for rows in _readable(path, why):
@@ -81,6 +117,8 @@ def _make(path: Path) -> tuple[int, str]:
 def _exchange(path: Path, aside: Path) -> None:
     """The damaged ledger goes aside and the new one in its place, from wherever this was left."""
     new = path.with_name(NEW)
+    if not new.exists():
+        return
     if not aside.exists():
         _move(path, aside)
     _move(new, path)  # where there was no room to fold its WAL in, that holds facts

@@ -17,7 +17,7 @@ from typing import Any
 
 from broker import clock
 from broker import messages as m
-from broker.errors import RunError
+from broker.errors import RequestError, RunError
 from broker.hub import Hub
 from broker.hubstate import Delivery, FactsArrived, Said
 from broker.liveness import Event
@@ -32,10 +32,12 @@ from tracker.exchange import Joined, Now, Restoring, Settings
 from tracker.facts import Fact, Row
 from tracker.hubs import Hubs
 from tracker.leases import Request
-from tracker.ledger import LEDGER, Ledger, LedgerFull
+from tracker.ledger import LEDGER, Ledger, LedgerDamaged, LedgerFull
 from tracker.live import Live
 from tracker.lock import RunLock
-from tracker.notices import Notices
+from tracker.mend import rescue
+from tracker.notices import ADDRESS, Notices
+from tracker.reader import mending
 from tracker.reserve import Reserve
 from tracker.snapshots import Snapshots
 from tracker.standard import standard_folds
@@ -81,6 +83,18 @@ def settings_of(spec: Spec) -> Settings:
     )
 
 
+def check_there(directory: Path) -> None:
+    """LedgerDamaged where a tracker has worked and left no ledger: an empty one would promise what it does not hold."""
+    if (
+        (directory / ADDRESS).exists()
+        and not (directory / LEDGER).exists()
+        and not mending(directory / LEDGER).exists()
+    ):
+        raise LedgerDamaged(
+            f"{directory / LEDGER} is gone, though a tracker has written it: put it back, or start a new run directory"
+        )
+
+
 class TrackerRole:
     """One incarnation of the tracker."""
 
@@ -88,6 +102,7 @@ class TrackerRole:
         self._spec, self._ending = spec, ending
         self._parent = os.getppid()
         self._directory = Path(spec.directory)
+        check_there(self._directory)
         self._ledger = Ledger(self._directory / LEDGER)
         folds = standard_folds()
         folds.restore(self._ledger, settle=self._ledger.settle)
@@ -122,6 +137,8 @@ class TrackerRole:
         self._transfers = Transfers(self._store, self._core, self._live, self._hub)
         self._notices = Notices(self._directory, self._live.alarms)
         self._display = Display(identity, self._directory, self._core, self._live, self._hub)
+        self._written: range | None = None
+        """Where the core's batch stands, from the commit on until it is acknowledged."""
         self._ended_at: float | None = None
         self._gone = False
         self._say_where(time.monotonic())
@@ -148,6 +165,7 @@ class TrackerRole:
             self._commit(now)
             if self._display.show(now, self._ledger.last_position):
                 self._say_where(now.steady)
+                self._transfers.look()
             if self._reactor.failure is not None:
                 raise RunError(f"the tracker's sockets failed: {self._reactor.failure!r}")
             if self._over(now):
@@ -209,14 +227,17 @@ class TrackerRole:
     def _commit(self, now: Now) -> None:
         batch = self._core.gather(now)
         try:
-            positions = self._keep(batch.rows)
+            self._guard()
+            if self._written is None:
+                self._written = self._keep(batch.rows)
+            self._guard()  # before what was written is acknowledged
         except LedgerFull as error:
             self._live.alarms["disk"] = str(error)
             if batch:
                 if not (self._core.ending and self._reserve.release()):
                     time.sleep(FULL_PAUSE if not self._gone else WAIT)
                 return
-            positions = range(0)
+        positions, self._written = self._written or range(0), None
         committed = self._core.committed(positions)
         self._say_what_is_left()  # before the acknowledgement: an actor near the limit waits for both
         if committed.durable:
@@ -249,6 +270,34 @@ class TrackerRole:
             self._snapshots.stored()
             self._live.alarms.pop("disk", None)
         return positions
+
+    def _guard(self) -> None:
+        """End the run if something befell the ledger's files, with all that they held in a new one.
+
+        LedgerFull: there is no room for it yet. LedgerDamaged: it cannot be made; then nothing more is acknowledged.
+        """
+        what = self._ledger.change()
+        if not what:
+            return
+        self._live.alarms["ledger"] = f"{what}: nothing is acknowledged until all facts are in a new ledger"
+        self._reserve.release()
+        try:
+            aside = rescue(self._ledger)
+        except LedgerFull:
+            raise
+        except (RunError, RequestError, OSError) as error:
+            raise LedgerDamaged(
+                f"{what} while the run went on, and the tracker could not save what it held ({error}): "
+                f"`headrace mend {self._directory}` makes a new ledger of what can be read, if anything is left"
+            ) from error
+        del self._live.alarms["ledger"]
+        kept = f"; what was found there is kept as {aside.name}" if aside.exists() else ""
+        reason = (
+            f"{what} while the run went on: all {self._ledger.last_position:,} facts are in a new ledger in its place"
+            f"{kept}; `headrace run --resume --run-dir {self._directory}` goes on from it"
+        )
+        self._core.record("alarm", {"text": reason[: m.MAX_TEXT]})
+        self._core.record("stop_request", {"reason": reason[: m.MAX_TEXT], "failed": True})
 
     def _stored(self, position: int) -> str:
         """The body of the fact at this position."""

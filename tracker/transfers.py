@@ -32,6 +32,8 @@ class Transfers:
         self._restoring: dict[str, tuple[Path, int]] = {}
         """By policy: the checkpoint being fetched and the position that names it."""
         self._skipped: set[tuple[str, str]] = set()
+        self._gone: set[str] = set()
+        """Files of checkpoints that an alarm was raised for."""
         for body in core.unrecorded(store.manifests()):
             core.record("checkpoint", body)
 
@@ -75,6 +77,16 @@ class Transfers:
         waiting = self._unacknowledged.pop((body["file"], body["sha256"]), None)
         if waiting is not None and body["policy"] not in self._offers:  # a newer offer has taken the older one's place
             self._hub.offer(*waiting, "durable")
+
+    def look(self) -> None:
+        """Alarm where a policy's newest checkpoint was kept and is not there any more; the run goes on to the next."""
+        for policy, tally in self._core.standings.policies.items():
+            file = next(reversed(tally.positions), None)
+            if file is not None and file not in self._gone and not (self._store.folder / file).exists():
+                self._gone.add(file)
+                what = f"{self._store.folder / file} was kept and is gone"
+                now = f"until the next checkpoint of {policy} is kept, `--resume` begins at an older one, or afresh"
+                self._core.record("alarm", {"text": f"{what}: {now}"})
 
     # --- down
 

@@ -179,3 +179,19 @@ def test_a_network_that_fails(tmp_path: Path) -> None:
     more = ("--set", "policies.network=own:Frail", "--set", "supervision.restarts=0")
     with Running(tmp_path, written(tmp_path, "{ at = 1000000 }"), *more, status=1) as run:
         failed(run, "no such layer", "actor-0")
+
+
+def test_a_ledger_that_was_removed_ends_the_run_whole(tmp_path: Path) -> None:
+    with Running(tmp_path, "cartpole", "--set", "stop.seconds=600", status=1) as run:
+        run.learning(2)
+        for path in run.directory.glob("ledger.sqlite*"):
+            path.unlink()
+        assert run.wait() == 1
+    told = run.out.read_text()
+    assert "ALARM: " in told
+    assert "ledger.sqlite was removed while the run went on" in told
+    summary = json.loads((run.directory / "summary.json").read_text())
+    assert summary["state"] == "failed"
+    assert "headrace run --resume" in summary["reason"]
+    with Running(tmp_path, "--resume") as run:
+        run.until(lambda: run.last("resumed"), "the learner goes on from its last checkpoint", 45)

@@ -141,15 +141,16 @@ def test_the_tracker_has_3_seconds_for_its_last_commit_and_5_more_after_sigkill(
     }
 
 
-def test_a_wrong_request_is_not_tried_again() -> None:
+@pytest.mark.parametrize(("left", "status"), [(2, 2), (3, 1)])
+def test_what_would_end_alike_is_not_tried_again(left: int, status: int) -> None:
     supervisor = running()
-    actions = supervisor.handle(RoleExited("learner-a", 1, 2, "no cuda"), 1.0)
+    actions = supervisor.handle(RoleExited("learner-a", 1, left, "no cuda"), 1.0)
     assert of(GiveUp, actions)
     for role in ("actor-0", "actor-1", "tracker"):
         actions = supervisor.handle(RoleExited(role, 1, 0), 2.0)
     (end,) = of(EndRun, actions)
     assert isinstance(end, EndRun)
-    assert (end.status, end.failed) == (2, True)
+    assert (end.status, end.failed) == (status, True)
 
 
 def test_others_wait_for_a_dead_tracker() -> None:

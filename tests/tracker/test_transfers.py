@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,22 @@ def test_bytes_that_were_not_offered_are_refused(tmp_path: Path, wrong: bytes) -
     shell.commit()
     assert shell.durable == [("learner-p", 2)]
     assert shell.live.alarms == {}
+
+
+def test_a_checkpoint_that_was_removed_is_an_alarm_once(tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "checkpoints")
+    shell.upload(1, b"one")
+    shell.commit()
+    shell.transfers.look()
+    shell.commit()
+    assert not shell.core.standings.alarms
+    shutil.rmtree(shell.store.folder)
+    for _ in range(2):
+        shell.transfers.look()
+        shell.commit()
+    (alarm,) = shell.core.standings.alarms
+    assert "p~1.1.checkpoint was kept and is gone" in alarm
+    shell.upload(2, b"two")
+    shell.commit()
+    assert shell.offers[-1] == ("learner-p", 2, "durable")
+    assert (shell.store.folder / "p~1.2.checkpoint").read_bytes() == b"two"

@@ -1,0 +1,80 @@
+"""Whether the ledger's files are still those that this process writes: nobody else removed, replaced or overwrote them.
+
+SQLite goes on writing into a file that was unlinked, and into a WAL whose beginning was overwritten: what it says is
+committed is then gone with the process. So the files are looked at between two writes, for some microseconds: identity,
+length, and the first bytes. Bytes that are overwritten further in are found when they are read, or when the ledger is
+opened, not here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker import files
+
+HEAD = 100
+"""Bytes of SQLite's header, which a checkpoint changes; a WAL's has 32, which change when it begins again."""
+
+
+@dataclass(slots=True)
+class _File:
+    path: Path
+    descriptor: int | None
+    """For the first bytes. None for the shared memory: closing it would give up the locks that SQLite holds on it."""
+    identity: tuple[int, int]
+    size: int
+    head: bytes
+
+
+class LedgerFiles:
+    """A ledger's files as this process last wrote them."""
+
+    def __init__(self, path: Path) -> None:
+        """Before SQLite opens the ledger: closing a descriptor of it gives up SQLite's locks on it."""
+        self._path = path
+        self._ledger = files.open_file(path)
+        self._files: list[_File] = []
+
+    def begin(self) -> None:
+        """Look at all of them for the first time: SQLite has opened them."""
+        wal = files.open_file(Path(f"{self._path}-wal"))
+        descriptors = {"": self._ledger, "-wal": wal, "-shm": None}
+        for suffix, descriptor in descriptors.items():
+            path = Path(f"{self._path}{suffix}")
+            status = path.stat()
+            file = _File(path, descriptor, (status.st_dev, status.st_ino), status.st_size, b"")
+            self._files.append(file)
+        self.written()
+
+    def written(self) -> None:
+        """Take what the files are now for right: this process has written."""
+        for file in self._files:
+            if file.descriptor is not None:
+                file.size = os.fstat(file.descriptor).st_size
+                file.head = os.pread(file.descriptor, HEAD, 0)
+
+    def change(self) -> str:
+        """What befell the files since this process last wrote; "" as long as they are as it left them."""
+        for file in self._files:
+            try:
+                status = file.path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return f"{file.path} was removed"
+            except OSError:
+                continue  # it cannot be looked at just now
+            if (status.st_dev, status.st_ino) != file.identity:
+                return f"{file.path} was replaced by another file"
+            if status.st_size < file.size:
+                return f"{file.path} was cut from {file.size:,} to {status.st_size:,} bytes"
+            if file.descriptor is not None and os.pread(file.descriptor, HEAD, 0) != file.head:
+                return f"{file.path} was overwritten"
+        return ""
+
+    def close(self) -> None:
+        """After SQLite has closed the ledger."""
+        for descriptor in {self._ledger, *(file.descriptor for file in self._files)}:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._files.clear()

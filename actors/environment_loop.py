@@ -19,7 +19,7 @@ from actors.columns import Columns
 from actors.curriculum.tasked import TaskedEnvironments
 from actors.environments.vector import EnvironmentFailed, VectorEnvironment
 from actors.policies.policy import Policy
-from broker.delivery import ending
+from broker.delivery import shortened
 from broker.policy_spoke import PolicySpoke
 from broker.station import Station
 
@@ -85,7 +85,7 @@ class EnvironmentLoop:
             station.fact(
                 "environment_error",
                 {
-                    "traceback": ending(failure.traceback),
+                    "traceback": shortened(failure.traceback),
                     "seed": failure.seed,
                     "step": failure.step,
                     "episode": failure.episode,

@@ -26,7 +26,7 @@ from actors.curriculum.patience import Patience
 from actors.curriculum.workshop import Workshop
 from actors.rollout import LeasedTask, Outcome, Parameters, Rollout
 from broker import messages as m
-from broker.delivery import ending, fact_of
+from broker.delivery import fact_of, shortened
 from broker.errors import RequestError
 from broker.policy_spoke import PolicySpoke, Versioned, packed_size
 from broker.station import Station
@@ -198,7 +198,7 @@ class TaskLoop:
             result = json.loads(fact_of("outcome", body, 0)[2])["result"]  # as whoever reads it again will read it
             packed_size(result)
         except (ValueError, TypeError):  # to run it again would cost as much, and end like this
-            self._give_back(task, ending(traceback.format_exc()), permanent=True, tell=True)
+            self._give_back(task, shortened(traceback.format_exc()), permanent=True, tell=True)
             return
         for kind, said in outcome.facts:
             station.fact(kind, said)
@@ -217,7 +217,7 @@ class TaskLoop:
                 await self._deliver(task, body.get("result"), body.get("reason"))
         except Exception:
             if not self.station.stopping:
-                self._give_back(task, ending(traceback.format_exc()), permanent=True)
+                self._give_back(task, shortened(traceback.format_exc()), permanent=True)
 
     async def _deliver(self, task: LeasedTask, result: dict[str, Any] | None, given_up: str | None = None) -> None:
         """Bring a recorded result to the policy that minted its task, or why there will be none."""
@@ -281,7 +281,7 @@ class TaskLoop:
             self._wrong = error
             return
         except Exception:
-            self._give_back(task, ending(traceback.format_exc()))
+            self._give_back(task, shortened(traceback.format_exc()))
             return
         self.done += 1
         station.fact("outcome", {**_whose(task), "score": score, "policy": task.policy})

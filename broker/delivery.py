@@ -18,8 +18,10 @@ from pydantic_core import to_json
 MAX_FACTS = 10_000
 MAX_BYTES = 8 * 1024 * 1024
 MAX_BODY = 262_144
-MAX_LONG_TEXT = 20_000
+MAX_LONG_TEXT = 64 * 1024
 """Most characters of one long text in a fact: a traceback, the last words of a process."""
+CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code) not in "\n\t"}
+"""Of a long text: JSON would write each of these as six characters."""
 MINT_CHARACTERS = 128 * 1024
 """Most of the tasks of one `mint` fact together (a single task may have more, up to `MAX_BODY`)."""
 BATCH_FACTS = 256
@@ -58,9 +60,13 @@ def body_text(body: Mapping[str, Any]) -> str:
         return json.dumps({**clean, "nonfinite": nonfinite}, separators=(",", ":"), ensure_ascii=False)
 
 
-def ending(text: str) -> str:
-    """Cut a long text to what a fact may hold: its end, where a traceback names the error."""
-    return text[-MAX_LONG_TEXT:]
+def shortened(text: str) -> str:
+    """Cut a long text to what a fact may hold: the middle is left out, and the text says so."""
+    text = text.translate(CONTROL)
+    if len(text) <= MAX_LONG_TEXT:
+        return text
+    half = (MAX_LONG_TEXT - 64) // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half:,} characters are left out here]\n{text[-half:]}"
 
 
 def mint_parts(tasks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -25,8 +25,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from broker.descendants import adopt, end_children
 from broker.errors import RequestError
-from launcher.exits import STATUS_FINAL
+from broker.exits import STATUS_FINAL
 from launcher.host import append_folder, open_log, set_title
 from launcher.lifeline import watch
 from tracker.disk import LedgerDamaged
@@ -74,6 +75,7 @@ def enter(child: ChildSpec, lifeline: int) -> int:
     Returns the exit status: 0, 1 (it failed), 2 (the request was wrong), 3 (another attempt would fail alike).
     """
     own_session()
+    adopt()
     _redirect(child.log)
     set_title(child.role)
     append_folder(child.folder)
@@ -98,6 +100,8 @@ def enter(child: ChildSpec, lifeline: int) -> int:
             status = main(child.spec)
         return status if isinstance(status, int) else 0
     except SystemExit as left:
+        if left.code:
+            traceback.print_exc()  # ends with the message of `sys.exit(message)`
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except RequestError as error:
         print(error, file=sys.stderr)
@@ -122,7 +126,8 @@ def find(path: str) -> Callable[..., Any]:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once: what is written is flushed, threads and exit functions are not waited for."""
+    """End this process and its descendants at once: output is flushed, threads and exit functions are skipped."""
+    end_children()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

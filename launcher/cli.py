@@ -12,6 +12,7 @@ import errno
 import io
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,15 +202,26 @@ def evaluate(
     from launcher.watch import run_directory
 
     directory = run_directory(run_dir)
-    from launcher.evaluate import evaluate as play
 
-    result = play(run_dir=directory, episodes=episodes, deterministic=deterministic, policy=policy, render=render)
-    if as_json:
-        _print_json(result)
-    else:
-        from launcher.report import render_evaluation
+    def play() -> None:
+        from launcher.evaluate import evaluate as play
 
-        _console().print(render_evaluation(result))
+        result = play(run_dir=directory, episodes=episodes, deterministic=deterministic, policy=policy, render=render)
+        if as_json:
+            _print_json(result)
+        else:
+            from launcher.report import render_evaluation
+
+            _console().print(render_evaluation(result))
+
+    from broker.descendants import guarded
+
+    status = guarded(lambda: _answered(play))  # the environment is the user's, and may leave processes behind
+    if status < 0:
+        from broker.exits import describe
+
+        typer.echo(f"headrace: evaluate ended with {describe(status)}", err=True)
+    raise typer.Exit(status if status >= 0 else 1)
 
 
 def _write_text(out: Path, text: str) -> None:
@@ -236,24 +248,33 @@ def _print_json(value: object) -> None:
     typer.echo(words.as_json(value, indent=2))
 
 
-def main() -> None:
-    """The entry point `headrace`: an error of ours becomes its message on stderr and its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what the terminal's encoding has no sign for ends no run
+def _answered(command: Callable[[], object]) -> int:
+    """The exit status of a command: an error of ours becomes its message on stderr."""
     try:
-        app()
+        command()
     except RequestError as error:
         _say(f"headrace: {error}", err=True)
-        sys.exit(2)
+        return 2
     except HeadraceError as error:
         _say(f"headrace: {error}", err=True)
-        sys.exit(1)
+        return 1
     except OSError as error:
         if not isinstance(error.filename, str):
             raise
         _say(f"headrace: {error.filename[:200]}: {path_error(error)}", err=True)
-        sys.exit(2 if error.errno in WRONG_PATH else 1)
+        return 2 if error.errno in WRONG_PATH else 1
+    except KeyboardInterrupt:
+        typer.echo("Aborted!", err=True)
+        return 1
+    return 0
+
+
+def main() -> None:
+    """The entry point `headrace`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the terminal's encoding has no sign for ends no run
+    sys.exit(_answered(app))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from typing import IO
 
 from broker import files
 from broker.errors import RequestError
+from broker.exits import output_end
 from broker.names import new_token
 from launcher import sockets
 from tracker.lock import is_held
 
 RUNS_OUT = Path("runs-out")
-LAST_WORDS_LINES = 20
-LAST_WORDS_BYTES = 8192
+LAST_WORDS_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,10 @@ def newest(root: Path = RUNS_OUT) -> RunDirectory:
     return inspect(max(begun, key=lambda path: begun[path]))
 
 
-def last_words(log: IO[bytes], lines: int = LAST_WORDS_LINES) -> str:
-    """The last lines of a log that is open; at most 8 KiB."""
+def last_words(log: IO[bytes]) -> str:
+    """The end of a log that is open, as `output_end` cuts it."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-    text = log.read(LAST_WORDS_BYTES).decode(errors="replace")
-    return "\n".join(text.strip().splitlines()[-lines:])
+    return output_end(log.read(LAST_WORDS_BYTES))
 
 
 def _required(run_dir: Path | None) -> Path:

@@ -266,7 +266,7 @@ class NurseryEngine(Engine):
         for pid, child in list(self._orphans.items()):
             if not child.alive():
                 del self._orphans[pid]
-                self._exited(pid, None)
+                self._exited(pid, _status(pid))
 
     def _report(self, report: dict[str, Any]) -> None:
         if "started" in report:
@@ -301,3 +301,11 @@ class NurseryEngine(Engine):
             except (BlockingIOError, ConnectionError):
                 return
             self._unsent = self._unsent[sent:]
+
+
+def _status(pid: int) -> int | None:
+    """The exit status of an orphan that has come to this process; None where it went to another one."""
+    with suppress(ChildProcessError):
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if gone else None
+    return None

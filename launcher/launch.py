@@ -22,8 +22,9 @@ from typing import IO, Any, Protocol
 
 from broker import clock, files
 from broker import messages as m
-from broker.delivery import ending
+from broker.descendants import end_children
 from broker.errors import RequestError
+from broker.exits import describe
 from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.station import Gauge
@@ -34,7 +35,6 @@ from launcher import words
 from launcher.child import STATUS_REQUEST
 from launcher.directory import RunDirectory, last_words
 from launcher.engines import Engine, Exited, NurseryEngine, PlainEngine, Started
-from launcher.exits import describe
 from launcher.host import open_log
 from launcher.lifeline import Lifeline
 from launcher.plan import Plan, child_of, tracker_address
@@ -78,6 +78,8 @@ class Launch:
     """The wall clock. It is read once, to set the run's clock."""
     _logs: dict[tuple[str, int], IO[bytes]] = field(default_factory=dict)
     """Of each attempt under way: open, so that its last words can be read whatever becomes of the folder."""
+    strangers: frozenset[int] = frozenset()
+    """Children of this process that are not the run's."""
     _pids: dict[str, int] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
     _outcome: d.EndRun | None = None
@@ -214,6 +216,7 @@ class Launch:
             self._decide(d.RoleStarted(event.role, event.attempt, event.pid))
             return
         self._pids.pop(event.role, None)
+        self._end_left_behind()
         self._exits[event.role] = event.pid or 0
         self._decide(d.RoleExited(event.role, event.attempt, event.status, self._last_words(event)))
 
@@ -248,7 +251,7 @@ class Launch:
                         "status": action.status,
                         "signal": action.signal,
                         "expected": action.expected,
-                        "last_words": ending(action.last_words),
+                        "last_words": action.last_words,
                     },
                 )
             case d.Terminate(role, _):
@@ -284,6 +287,11 @@ class Launch:
             (engine.kill if number == signal.SIGKILL else engine.terminate)(pid)
         except ValueError:  # it went by itself in between
             return
+
+    def _end_left_behind(self) -> None:
+        """End what a role that is gone has left to this process; what actors and learners leave goes to the nursery."""
+        roles = [pid for engine in self.engines.values() for pid in engine.pids()]
+        end_children({*self.strangers, *roles, *filter(None, [self.nursery.pid])})
 
     def _fact(self, kind: str, body: dict[str, Any]) -> None:
         self.spoke.fact(kind, body, timeout=0.0 if self.spoke.unacknowledged else None)

@@ -1,7 +1,8 @@
 """The lifeline: a pipe that only the launcher can write to, so that its end is seen however it dies.
 
 Invariant: no process but the launcher holds the writing end (it is not inheritable); when the last copy of it closes,
-each role ends its own process group within `before_seconds` + `grace` seconds, whatever its main thread is doing.
+each role ends its descendants and its own process group within `before_seconds` + `grace` + 2 seconds, whatever its
+main thread is doing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+
+from broker.descendants import end_children
 
 
 class Lifeline:
@@ -40,7 +43,7 @@ def watch(
     """Watch the lifeline in a daemon thread of this process.
 
     When it closes, `before` runs for at most `before_seconds` (the tracker finishes its commit), then the process group
-    gets SIGTERM and, after `grace` seconds, SIGKILL.
+    gets SIGTERM and, after `grace` seconds, SIGKILL, as do all descendants.
     """
     thread = threading.Thread(target=_watch, args=(reader, before, before_seconds, grace), name="lifeline", daemon=True)
     thread.start()
@@ -60,6 +63,7 @@ def _watch(reader: int, before: Callable[[], None] | None, before_seconds: float
         last.join(before_seconds)
     _end_group(signal.SIGTERM)
     time.sleep(grace)
+    end_children()
     _end_group(signal.SIGKILL)
 
 

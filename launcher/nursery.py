@@ -10,7 +10,8 @@ It reads orders from a socket (JSON lines), forks, reaps and reports:
 Invariant: it has one thread, no context, no device and no user code, so that a fork of it is clean. Orders sent before
 the imports are done wait in the socket. A child that lives has reported itself before the launcher can read the end of
 the socket, so that no child is unknown even when the nursery is killed in the middle of an order. When the lifeline or
-the socket closes it ends its children's groups and then itself.
+the socket closes it ends its children's groups and then itself. What a child leaves behind, in whatever session, comes
+to the nursery and is killed before the child's exit is reported.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from broker.descendants import adopt, end_children
 from launcher.child import ChildSpec, enter, leave, own_session
 from launcher.host import append_folder, set_title
 
@@ -52,6 +54,7 @@ class ForkServer:
 
     def serve(self, preload: list[str]) -> None:
         """Import, then fork on order until the launcher lets go."""
+        adopt()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
@@ -118,6 +121,7 @@ class ForkServer:
             leave(status)
 
     def _reap(self) -> None:
+        exits = []
         for pid, child in list(self._children.items()):
             # Look first, and sweep the group while its leader's pid is still taken: no other can have the number.
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -126,7 +130,11 @@ class ForkServer:
                 os.killpg(pid, signal.SIGKILL)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             del self._children[pid]
-            self._tell({"exited": [child.role, child.attempt, pid, status]})
+            exits.append([child.role, child.attempt, pid, status])
+        if exits:
+            end_children(self._children)
+        for ended in exits:
+            self._tell({"exited": ended})
 
     def _end(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):

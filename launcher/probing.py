@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.inquiry import DEADLINE_SECONDS, Inquiry
+from launcher.inquiry import Inquiry
 from launcher.runfile import RunFile
 
 MODULE = "actors.environments.probe"
@@ -29,17 +29,20 @@ class Probe:
     def __init__(self, run: RunFile, *, module: str = MODULE) -> None:
         self._inquiry: Inquiry | None = None
         if run.environment is not None:
-            question = run.environment.model_dump(mode="json") | {"vector": run.actors.vector}
-            self._inquiry = Inquiry(f"environment {run.environment.id}", module, question, run.folder)
+            environment = run.environment
+            question = environment.model_dump(mode="json", exclude={"start_seconds"}) | {"vector": run.actors.vector}
+            about, seconds = f"environment {environment.id}", environment.start_seconds
+            key = "environment.start_seconds"
+            self._inquiry = Inquiry(about, module, question, run.folder, seconds=seconds, key=key)
 
-    def answer(self, deadline: float = DEADLINE_SECONDS) -> Spaces | None:
+    def answer(self) -> Spaces | None:
         """The spaces, or None for a run without an environment. RequestError says what is wrong with it."""
         if self._inquiry is None:
             return None
-        reply = self._inquiry.answer(deadline)
+        reply = self._inquiry.answer()
         return Spaces(reply["kind"], reply["agents"])
 
     def close(self) -> None:
-        """End the process and its group. May be called again."""
+        """End the process and what it started. May be called again."""
         if self._inquiry is not None:
             self._inquiry.close()

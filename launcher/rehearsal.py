@@ -19,18 +19,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import RequestError
-from launcher.inquiry import DEADLINE_SECONDS, Inquiry
+from launcher.inquiry import Inquiry
 from launcher.plan import Plan
 
 if TYPE_CHECKING:
     from broker.station import Spec
 
 
-def rehearse(plan: Plan, deadline: float = DEADLINE_SECONDS) -> None:
+def rehearse(plan: Plan) -> None:
     """RequestError with every mistake in what the run file names of the user's own, or in its settings."""
-    inquiry = Inquiry("the run's algorithm, network or rollout", "launcher.rehearsal", plan.to_plain(), plan.run.folder)
+    inquiry = Inquiry(
+        "the run's algorithm, network or rollout",
+        "launcher.rehearsal",
+        plan.to_plain(),
+        plan.run.folder,
+        seconds=plan.run.supervision.check_seconds,
+        key="supervision.check_seconds",
+    )
     try:
-        inquiry.answer(deadline)
+        inquiry.answer()
     finally:
         inquiry.close()
 
@@ -78,7 +85,7 @@ def _mistake(key: str, make: Callable[[], Any]) -> str | None:
         make()
     except RequestError as error:
         return str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raised = f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.descendants import adopt, end_children
 from broker.errors import RequestError, RunError
 from launcher import directory as directories
 from launcher.child import STATUS_REQUEST
@@ -54,6 +55,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
         resolved = load(run, settings, seed)
         where = directories.make(resolved.name, run_dir)
     launch: Launch | None = None
+    strangers = adopt()
     lifeline = Lifeline()
     nursery = NurseryEngine(lifeline, where.log("nursery"), folder=resolved.folder)
     try:
@@ -66,7 +68,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
 
             reach(resolved.endpoints.model_dump())
         resolved.write(where.run_file)
-        launch = launches.Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed)
+        launch = launches.Launch(plan, where, lifeline, nursery, resumed=resume, changed=changed, strangers=strangers)
         status = launch.run(_view(headless))
         if status == STATUS_REQUEST:
             problem = launch.problem
@@ -75,6 +77,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
     finally:
         nursery.close(1.0)
         lifeline.close()
+        end_children(strangers)
         where.close()
         if not resume and (launch is None or not launch.began):
             where.discard()

@@ -48,6 +48,8 @@ class Environment(Section):
     id: Annotated[str, Field(min_length=1, max_length=256)]
     settings: Settings = {}
     normalise: Annotated[tuple[Literal["observation", "reward"], ...], Field(strict=False)] = ()
+    start_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
+    """Deadline for one environment to be made, reset and stepped once before a run."""
 
 
 class Actors(Section):
@@ -121,6 +123,8 @@ class Supervision(Section):
     """The wait before the first restart; it doubles with each one that counts."""
     silence_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
     """A tracker that was heard, lives and says nothing for so long is ended, and started again."""
+    check_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
+    """Deadline for `headrace check` to make the algorithm, the networks and the rollout."""
 
 
 class Curriculum(CurriculumSettings, DrawingSettings):

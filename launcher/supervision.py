@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from broker.exits import STATUS_FINAL, describe, signal_name
 from launcher.decisions import (
     Action,
     AskStop,
@@ -40,7 +41,6 @@ from launcher.decisions import (
     Stopping,
     Terminate,
 )
-from launcher.exits import STATUS_FINAL, describe, signal_name
 
 MAX_BACKOFF_SECONDS = 15.0
 START_SECONDS = 60.0

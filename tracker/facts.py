@@ -204,6 +204,7 @@ class GenerationFailed(TypedDict):  # noqa: D101
     generation: Id
     reason: Reason
     permanent: NotRequired[bool]
+    last_words: NotRequired[LongText]
 
 
 # "from" is a word of the language, hence the functional form.

@@ -15,7 +15,7 @@ from actors.curriculum.drawn import DrawnTask
 from actors.curriculum.patience import Patience
 from actors.curriculum.workshop import Workshop
 from broker import messages as m
-from broker.delivery import ending
+from broker.delivery import shortened
 from broker.station import Station
 
 
@@ -74,7 +74,7 @@ class Desk:
 
     def failed(self, drawn: DrawnTask, traceback: str, *, permanent: bool) -> None:
         """The task could not be played: not a low score."""
-        body = {"task": drawn.task, "traceback": ending(traceback), "permanent": permanent, "draw": drawn.draw}
+        body = {"task": drawn.task, "traceback": shortened(traceback), "permanent": permanent, "draw": drawn.draw}
         self._station.fact("rollout_error", {**body, "label": drawn.label})
 
     def _take_in(self, answer: m.Assignment, now: float) -> None:

@@ -4,12 +4,13 @@
 `{"task", "label", "body"}` for each task, `{"unfit": reason}` for each item that is none, and at the end
 `{"end": "complete" | "more" | "failed" | "request", "reason": text}`.
 
-Invariant: standard output carries these lines and nothing else, whatever a source prints; and the process is gone a
-second after its deadline, though nobody were there to end it.
+Invariant: standard output carries these lines and nothing else, whatever a source prints; the process is gone a second
+after its deadline, though nobody were there to end it; and what the source has started ends with it.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ import numpy as np
 from actors.curriculum import sources
 from actors.curriculum.settings import DrawingSettings
 from actors.curriculum.tasks import Unfit, checked
+from broker.descendants import guarded, leave_as
 from broker.errors import RequestError
 
 
@@ -56,7 +58,7 @@ def answer(question: dict[str, Any], out: TextIO) -> None:
                 _say(out, {"unfit": f"item {given}: {unfit}"})
     except RequestError as error:
         _say(out, {"end": "request", "reason": str(error)})
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         _say(out, {"end": "failed", "reason": f"it raised {type(error).__name__}: {error}"[:1000]})
     else:
@@ -77,6 +79,11 @@ def _say(out: TextIO, line: dict[str, Any]) -> None:
 
 def main() -> None:
     """The program."""
+    leave_as(guarded(_work))
+
+
+def _work() -> None:
+    faulthandler.enable()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     question = json.loads(sys.stdin.read())
@@ -87,8 +94,6 @@ def main() -> None:
         sys.path.append(question["folder"])
     with out:
         answer(question, out)
-    sys.stderr.flush()
-    os._exit(0)  # threads that a source left behind are not waited for
 
 
 if __name__ == "__main__":

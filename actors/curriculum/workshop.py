@@ -1,7 +1,7 @@
 """Generation work of one actor: the source is asked in a process of its own, and what it gave is said as facts.
 
-Invariant: the actor never waits for a source; when the deadline is past the process is killed, what it gave until then
-is minted, and the rest is a `generation_failed` that says so. One piece of work at a time.
+Invariant: the actor never waits for a source; when the deadline is past the process is ended, with all that it started,
+what it gave until then is minted, and the rest is a `generation_failed` that says so. One piece of work at a time.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from broker import messages as m
 from broker.delivery import mint_parts
 from broker.errors import RequestError
+from broker.exits import describe, output_end
 from broker.station import Station
 
 SHARE = 0.9
@@ -36,6 +38,8 @@ class _Piece:
 
     work: m.LeasedTask
     process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+    """Its standard error. A file, not a pipe: what it has started may hold it open."""
     deadline: float
     """Monotonic seconds."""
     answer: bytearray = field(default_factory=bytearray)
@@ -76,11 +80,12 @@ class Workshop:
         }
         command = [sys.executable, "-P", "-m", "actors.curriculum.making"]
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            errors = tempfile.TemporaryFile()  # noqa: SIM115 - `settle` closes it
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         except OSError as error:  # no process to be had just now
             self._fail(work, f"no process could be started: {error}")
             return
-        self._piece = _Piece(work, process, time.monotonic() + seconds)
+        self._piece = _Piece(work, process, errors, time.monotonic() + seconds)
         arguments = (self._piece, json.dumps(question).encode(), seconds)
         threading.Thread(target=_attend, args=arguments, name="generation", daemon=True).start()
 
@@ -91,6 +96,10 @@ class Workshop:
             return
         self._piece = None
         work = piece.work
+        piece.errors.seek(0)
+        printed = piece.errors.read()
+        piece.errors.close()
+        sys.stderr.write(printed.decode(errors="replace"))  # into the actor's log
         tasks, unfit, end = _read(bytes(piece.answer))
         reason = end.get("reason", "")
         if end["end"] == "request":
@@ -101,7 +110,7 @@ class Workshop:
             seconds = self._station.spec.run["curriculum"]["generate_seconds"]
             late = f"it was not done within curriculum.generate_seconds ({seconds:g})"
             silent = piece.late or not piece.over.is_set()
-            reasons.append(late if silent else f"its process ended with status {piece.process.returncode}")
+            reasons.append(late if silent else f"its process ended with {describe(piece.process.returncode)}")
         if unfit:
             reasons.append(
                 f"{len(unfit)} of {len(unfit) + len(tasks)} items are no tasks: {'; '.join(unfit[:REASONS])}"
@@ -113,7 +122,7 @@ class Workshop:
             self._station.fact("mint", {"tasks": part, "generation": work.task, "last": last})
         self.failed = ""
         if reasons:
-            self._fail(work, "; ".join(reasons))
+            self._fail(work, "; ".join(reasons), last_words=output_end(printed))
         elif exhausted:
             told = f"all {len(tasks)} tasks of the source were given" if tasks else "the source gave no task"
             self._fail(work, told, permanent=True)
@@ -122,11 +131,11 @@ class Workshop:
         """End the process that is at work, if there is one."""
         if self._piece is not None and not self._piece.over.is_set():
             with suppress(OSError):
-                self._piece.process.kill()
+                self._piece.process.terminate()
 
-    def _fail(self, work: m.LeasedTask, reason: str, *, permanent: bool = False) -> None:
+    def _fail(self, work: m.LeasedTask, reason: str, *, permanent: bool = False, last_words: str = "") -> None:
         self.failed = reason
-        body = {"generation": work.task, "reason": reason[:4000], "permanent": permanent}
+        body = {"generation": work.task, "reason": reason[:4000], "permanent": permanent, "last_words": last_words}
         self._station.fact("generation_failed", body)
 
 
@@ -138,7 +147,7 @@ def _attend(piece: _Piece, question: bytes, seconds: float) -> None:
 
     def late() -> None:
         piece.late = True
-        process.kill()
+        process.terminate()  # its guard ends it, and what it started
 
     clock = threading.Timer(seconds, late)
     clock.daemon = True
@@ -154,7 +163,7 @@ def _attend(piece: _Piece, question: bytes, seconds: float) -> None:
     finally:
         clock.cancel()
         if len(piece.answer) > MOST:
-            process.kill()
+            process.terminate()
         process.wait()  # it closed its output: it ends, or the kernel's clock ends it
         process.stdout.close()
         piece.over.set()

@@ -121,6 +121,8 @@ def test_levels_that_an_environment_lists(listed: Any) -> None:
 
 
 GENERATOR = """
+import os, subprocess, sys
+
 def make(count, random):
     print("noise")
     for n in range(10 * count):  # more than was asked for
@@ -128,7 +130,11 @@ def make(count, random):
 
 def leave(count, random):
     yield "a", {}
-    raise SystemExit(3)
+    os._exit(3)
+
+def exits(count, random):
+    yield "a", {"pid": subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=-3).pid}
+    sys.exit("the licence has run out")
 """
 
 
@@ -163,6 +169,13 @@ def test_a_generator_gives_the_same_under_any_hash_seed(tmp_path: Path) -> None:
     assert first[-1] == {"end": "more", "reason": ""}
     other = ask(tmp_path, {"generator": "made:make"}, generation="generation-2")
     assert {line["task"] for line in other[:-1]}.isdisjoint(line["task"] for line in first[:-1])
+
+
+def test_exit_of_a_generator_is_its_failure_and_leaves_nothing(tmp_path: Path) -> None:
+    task, end = ask(tmp_path, {"generator": "made:exits"})
+    assert end == {"end": "failed", "reason": "it raised SystemExit: the licence has run out"}
+    with pytest.raises(ProcessLookupError):
+        os.kill(task["body"]["pid"], 0)
 
 
 def test_a_program_that_leaves_says_no_end_and_a_list_all_of_it(tmp_path: Path) -> None:

@@ -60,6 +60,29 @@ def commit(plain: dict[str, Any], ending: threading.Event) -> None:
     Path(plain["file"]).write_text("committed")
 
 
+def daemon() -> int:
+    """The pid of a process that has daemonised: it has a session of its own, and its parent is gone."""
+    script = "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=-3).pid)"
+    return int(subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def leave_daemon(plain: dict[str, Any]) -> None:
+    """Leave a daemon behind."""
+    Path(plain["file"]).write_text(str(daemon()))
+
+
+def leave_daemon_at_once(plain: dict[str, Any]) -> None:
+    """Leave a daemon behind, without a chance to do anything about it."""
+    leave_daemon(plain)
+    os._exit(3)
+
+
+def keep_daemon(plain: dict[str, Any], ending: threading.Event) -> None:
+    """Say which daemon it has, and do not hear that it is to end."""
+    print(daemon(), flush=True)
+    time.sleep(60)
+
+
 def leave_behind(plain: dict[str, Any]) -> None:
     """Leave a process of its own in the group."""
     child = subprocess.Popen(["sleep", "60"])

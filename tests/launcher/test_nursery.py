@@ -155,6 +155,20 @@ def test_what_a_role_leaves_behind_goes_with_it(engine: Engine, tmp_path: Path) 
     until(lambda: gone(left), "the process left behind is gone")
 
 
+@pytest.mark.parametrize("main", ["leave_daemon", "leave_daemon_at_once"])
+def test_a_daemon_goes_with_its_role(nursery: NurseryEngine, tmp_path: Path, main: str) -> None:
+    nursery.spawn(spec(tmp_path, main))
+    Seen(nursery).exited(main)
+    assert gone(int((tmp_path / "note").read_text()))
+
+
+def test_a_daemon_goes_with_a_plain_role(lifeline: Lifeline, tmp_path: Path) -> None:
+    engine = PlainEngine(lifeline)
+    engine.spawn(spec(tmp_path, "leave_daemon"))
+    Seen(engine).exited("leave_daemon")
+    assert gone(int((tmp_path / "note").read_text()))
+
+
 def test_children_outlive_a_killed_nursery_and_a_new_one_is_started(nursery: NurseryEngine, tmp_path: Path) -> None:
     seen = Seen(nursery)
     for role in ("a", "b"):
@@ -243,10 +257,10 @@ folder, here = sys.argv[1:]
 line = Lifeline()
 engines = [PlainEngine(line), NurseryEngine(line, Path(folder) / "nursery.log", preload=["json"], folder=here)]
 for index, engine in enumerate(engines):
-    for main in ("wait", "deaf", "stuck"):
+    for main in ("wait", "deaf", "stuck", "keep_daemon"):
         log = f"{folder}/{main}{index}.log"
         engine.spawn(ChildSpec(f"{main}{index}", 1, f"mains:{main}", log, {}, here))
-while sum(len(engine.pids()) for engine in engines) < 6:
+while sum(len(engine.pids()) for engine in engines) < 8:
     [engine.events() for engine in engines]
     time.sleep(0.01)
 print(*[pid for engine in engines for pid in engine.pids()], engines[1].pid, flush=True)
@@ -262,9 +276,12 @@ def test_no_orphans_when_the_launcher_is_killed(tmp_path: Path, nursery_too: boo
     try:
         assert parent.stdout
         pids = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(pids) == 7
+        assert len(pids) == 9
+        logs = [tmp_path / f"keep_daemon{index}.log" for index in (0, 1)]
+        until(lambda: all(last_words(log) for log in logs), "both daemons are there")
+        pids += [int(last_words(log)) for log in logs]
         if nursery_too:  # then nobody is left but the roles' own lifelines
-            os.kill(pids[-1], signal.SIGKILL)
+            os.kill(pids[8], signal.SIGKILL)
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
         until(lambda: all(gone(pid) for pid in pids), "all processes of the run are gone", 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -84,17 +83,19 @@ def test_what_the_users_code_has_started_holds_up_no_answer(tmp_path: Path) -> N
         "print(json.dumps({'pid': child.pid}), flush=True)\n"
     )
     began = time.monotonic()
-    inquiry = Inquiry("a simulator", "simulator", {}, str(tmp_path))
-    reply = inquiry.answer(30.0)
-    os.kill(reply["pid"], signal.SIGKILL)
+    inquiry = Inquiry("a simulator", "simulator", {}, str(tmp_path), seconds=30.0, key="key")
+    reply = inquiry.answer()
     assert time.monotonic() - began < 20.0
+    with pytest.raises(ProcessLookupError):  # though it is in a session of its own
+        os.kill(reply["pid"], 0)
 
 
 def test_one_that_hangs_is_ended(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)\n")
     (tmp_path / "own.toml").write_text('[policies]\nnames = ["a"]\n[actors]\nrollout = "slow:Work"\n')
-    with pytest.raises(RequestError, match="algorithm, network or rollout: it could not be made within"):
-        rehearse(make_plan(load(tmp_path / "own.toml"), None), 0.5)
+    run = load(tmp_path / "own.toml", ["supervision.check_seconds=0.5"])
+    with pytest.raises(RequestError, match=r"network or rollout: it could not be made within 0\.5 s"):
+        rehearse(make_plan(run, None))
 
 
 def test_check_finds_it_and_passes_the_example(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_every_kind_that_is_read_has_a_model_or_is_the_trackers_own() -> None:
         ("progress", b.progress(2**40 + 1), "env_steps"),
         ("progress", {**b.progress(), "dropped": dict.fromkeys(map(str, range(4097)), 1)}, "dropped"),
         ("update", {**b.update(), "version": [2**53, 0]}, "version"),
-        ("exited", {**b.exited("actor-0"), "last_words": "x" * 20_001}, "last_words"),
+        ("exited", {**b.exited("actor-0"), "last_words": "x" * 70_000}, "last_words"),
         ("finished", {"policy": "p", "reason": "x" * 4097}, "reason"),
         ("outcome", {"task": "t@life-" + "9" * 5000, "score": 1.0}, "task"),
         ("outcome", {"task": "t", "score": 1.0, "result": nested({}, 250)}, "recursion"),

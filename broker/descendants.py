@@ -1,0 +1,168 @@
+"""Descendants: the processes that user code starts, and how the process that answers for them ends them.
+
+After `adopt` a process becomes the parent of each descendant whose own parent ends, whatever session or group that
+descendant is in (Linux: PR_SET_CHILD_SUBREAPER). So nothing below it escapes by daemonising, and `end_children` ends
+all of it, level by level. Where the kernel has no subreapers only direct children are ended.
+
+Invariant: a process signals only its own children. A child's pid cannot be given to another process before its parent
+has waited for it, and nobody but the caller of `end_children` waits, so no stranger is hit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+PR_SET_CHILD_SUBREAPER = 36
+ABORT_SECONDS = 1.0
+"""Between the signal that asks a guarded process to end and SIGKILL."""
+
+
+def adopt() -> frozenset[int]:
+    """Answer for all descendants from now on. Returns the children that this process has already.
+
+    If there are any (a shell that replaced itself by this program had started them) they are the caller's to keep, and
+    nothing is adopted: what they leave behind would come here too.
+    """
+    before = frozenset(children())
+    if not before and sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return before
+
+
+def children() -> dict[int, str]:
+    """The children of this process: pid -> state, as the letter that /proc has for it (Z: ended, not waited for)."""
+    parent, found = str(os.getpid()), {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, its_parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if its_parent == parent:
+                found[int(entry.name)] = state
+    return found
+
+
+def end_children(keep: Collection[int] = (), seconds: float = 2.0) -> None:
+    """Kill all children but those in `keep`, and what they leave to this process, until a look finds none.
+
+    Gives up after `seconds`: a process that the kernel holds cannot be killed.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := children().keys() - set(keep)) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.002)
+
+
+def guarded(main: Callable[[], int | None], lifeline: int | None = None) -> int:
+    """Run `main` in a fork; returns its exit status (negative: a signal) when it and all that it started are gone.
+
+    The fork gets SIGABRT when `lifeline` closes, the signal itself when this process gets SIGTERM or SIGINT, and
+    SIGKILL a second later. If this process is killed the fork ends itself, and what it started. To be called in a
+    process with one thread; `main` runs in a session of its own.
+    """
+    before = adopt()
+    wake_reader, wake_writer = os.pipe()
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if not pid:
+        for descriptor in (writer, wake_reader, wake_writer):
+            os.close(descriptor)
+        _become(main, reader)
+    os.close(reader)
+    os.set_blocking(wake_writer, False)
+    numbers = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    wakeup = signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+    try:
+        return _attend(pid, wake_reader, lifeline)
+    finally:
+        end_children(before)
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for descriptor in (writer, wake_reader, wake_writer):
+            os.close(descriptor)
+
+
+def leave_as(status: int) -> NoReturn:
+    """End this process with the status of another one: by the same signal, if it was one, and without a core file."""
+    if status < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with suppress(OSError, ValueError):  # SIGKILL has no handler to be taken away
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def _attend(pid: int, wake: int, lifeline: int | None) -> int:
+    """Wait for the fork; ask it to end when it is time, and end it a second later."""
+    poller = select.poll()
+    poller.register(wake, select.POLLIN)
+    if lifeline is not None:
+        poller.register(lifeline, select.POLLIN)
+    deadline: float | None = None
+    while True:
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready = {descriptor for descriptor, _ in poller.poll(None if wait is None else wait * 1000 + 1)}
+        received = os.read(wake, 4096) if wake in ready else b""
+        asked = [number for number in (signal.SIGTERM, signal.SIGINT) if number in received]
+        if lifeline is not None and lifeline in ready and not os.read(lifeline, 64):
+            poller.unregister(lifeline)
+            asked.append(signal.SIGABRT)
+        if deadline is not None and (asked or time.monotonic() >= deadline):
+            os.kill(pid, signal.SIGKILL)
+            deadline = None
+        elif asked:
+            os.kill(pid, asked[-1])
+            deadline = time.monotonic() + ABORT_SECONDS
+
+
+def _become(main: Callable[[], int | None], guard: int) -> NoReturn:
+    """The fork: run `main` and leave at once, whatever threads it has left running."""
+    status = 1
+    try:
+        os.setsid()
+        adopt()
+        threading.Thread(target=_end_without, args=(guard,), name="guard", daemon=True).start()
+        status = main() or 0
+    except SystemExit as left:
+        if not isinstance(left.code, int | None):
+            print(left.code, file=sys.stderr)
+        status = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        end_children()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+
+
+def _end_without(guard: int) -> None:
+    """End this process and its descendants when the guard is gone."""
+    with suppress(OSError):
+        while os.read(guard, 64):
+            pass
+    end_children()
+    os.killpg(0, signal.SIGKILL)

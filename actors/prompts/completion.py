@@ -10,6 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from actors.prompts.failures import EVENT_STREAM, STATUS_OF_CODE, Fault
+from actors.scoring.thoughts import without_thoughts
 
 QUOTED = 300
 """Characters of a response that a reason quotes."""
@@ -53,7 +54,8 @@ def read_reply(status: int, content_type: str, body: bytes) -> Reply:
     try:
         choice = whole["choices"][0]
         message = choice["message"]
-        text = _text(message.get("content"))
+        content = _text(message.get("content"))
+        text = without_thoughts(content)
         refusal, finish = message.get("refusal"), choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError):
         return Reply(None, _no_completion(status, body), None, *tokens)
@@ -63,6 +65,8 @@ def read_reply(status: int, content_type: str, body: bytes) -> Reply:
         return Reply(None, None, f"the model refuses: {quoted(refusal)}", *tokens)
     if not text and isinstance(finish, str) and finish in UNFINISHED:
         return Reply(None, None, f"finish_reason {finish!r}: {UNFINISHED[finish]}", *tokens)
+    if content and not text:
+        return Reply(None, None, f"the reply is a thought without an answer behind it: {quoted(content)}", *tokens)
     return Reply(text, None, None, *tokens)
 
 

@@ -189,6 +189,23 @@ def test_a_body_that_is_nested_too_deep_is_quoted() -> None:
     assert read_reply(200, "", b'{"error":' * 100_000).fault is not None
 
 
+@pytest.mark.parametrize(
+    ("content", "finish", "text", "unfinished"),
+    [
+        ("<think>2 + 2</think>\n4", "stop", "4", None),
+        ("<think>2 + 2", "length", None, "finish_reason 'length'"),
+        ("<think>2 + 2</think>", "stop", None, "a thought without an answer behind it: <think>2 + 2"),
+        ("", "stop", "", None),
+    ],
+)
+def test_read_reply_leaves_out_thoughts(content: str, finish: str, text: str | None, unfinished: str | None) -> None:
+    choice = {"message": {"content": content}, "finish_reason": finish}
+    reply = read_reply(200, "application/json", json.dumps({"choices": [choice]}).encode())
+    assert reply.text == text
+    assert (unfinished or "") in (reply.unfinished or "")
+    assert (reply.unfinished is None) == (unfinished is None)
+
+
 # --- bounds
 
 

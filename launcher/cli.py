@@ -185,7 +185,8 @@ def mend(run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")]) -> None:
 
     made = make(run_dir)
     ends = f"; it ends there because {made.why}" if made.why else ": all that there were"
-    _say(f"{made.facts:,} facts are in the new ledger{ends}\nthe damaged file is kept as {made.aside}")
+    spoilt = f"\n{made.refused:,} of them have a damaged body, and are kept as `refused`" if made.refused else ""
+    _say(f"{made.facts:,} facts are in the new ledger{ends}{spoilt}\nthe damaged file is kept as {made.aside}")
 
 
 @app.command()

@@ -2,8 +2,9 @@
 
 Invariants: the damaged file is changed in nothing and kept beside the new one; the new one holds the facts from the
 first up to the last before the damage, as they were (positions without holes, each source's in order). What stands
-behind the damage stays in the damaged file alone: a ledger with a hole would promise what it does not hold. Killed at
-any moment, it is done when it was done once more: what is to be exchanged is written down before it is begun.
+behind the damage stays in the damaged file alone: a ledger with a hole would promise what it does not hold. A fact of
+which only the body is damaged keeps its place, as `refused`. Killed at any moment, it is done when it was done once
+more: what is to be exchanged is written down before it is begun.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
+from broker.delivery import body_text
 from broker.errors import RequestError
 from broker.files import read, sync_folder, write_whole
 from tracker.facts import Row
@@ -24,6 +28,7 @@ from tracker.reader import BESIDE, check_files, mending
 
 CHUNK = 1_000
 NEW = f"{LEDGER}.mended"
+REFUSED = "refused"
 
 
 class Mended(NamedTuple):
@@ -35,6 +40,8 @@ class Mended(NamedTuple):
     """Why it ends there; empty if every fact could be read."""
     aside: Path
     """The damaged file."""
+    refused: int = 0
+    """How many of the facts had a damaged body."""
 
 
 def mend(run_dir: Path) -> Mended:
@@ -50,7 +57,8 @@ def mend(run_dir: Path) -> Mended:
         if not os.path.lexists(begun):
             if _sound(path):
                 raise RequestError(f"{path} is not damaged: there is nothing to mend")
-            _begin(path, *_make(path))
+            facts, why, refused = _make(path)
+            _begin(path, facts, why, refused)
         return _finish(path)
 
 
@@ -68,15 +76,16 @@ def rescue(ledger: Ledger) -> Path:
         copy.check_newest()
         if copy.last_position != ledger.last_position:
             raise LedgerDamaged(f"{copy.last_position} of {ledger.last_position} facts are left of {path}")
-    _begin(path, ledger.last_position, "")
+    _begin(path, ledger.last_position)
     aside = _finish(path).aside
     ledger.reopen()
     return aside
 
 
-def _begin(path: Path, facts: int, why: str) -> None:
+def _begin(path: Path, facts: int, why: str = "", refused: int = 0) -> None:
     """Say on disk that the new ledger is whole, and is to take the place of the other one."""
-    write_whole(mending(path), json.dumps({"facts": facts, "why": why, "aside": _free(path).name}).encode())
+    plan = {"facts": facts, "why": why, "aside": _free(path).name, "refused": refused}
+    write_whole(mending(path), json.dumps(plan).encode())
     sync_folder(path.parent)
 
 
@@ -103,15 +112,16 @@ def _clear(path: Path) -> Path:
     return new
 
 
-def _make(path: Path) -> tuple[int, str]:
-    """The new ledger, beside the damaged one: how many facts it has, and why no more."""
+def _make(path: Path) -> tuple[int, str, int]:
+    """The new ledger, beside the damaged one: how many facts it has, why no more, and how many have a damaged body."""
     new = _clear(path)
     why: list[str] = []
+    refused: list[int] = []
     with Ledger(new) as ledger:
-        for rows in _readable(path, why):
+        for rows in _readable(path, why, refused):
             with ledger.commit():
                 ledger.append(rows)
-        return ledger.last_position, " ".join(why)
+        return ledger.last_position, " ".join(why), len(refused)
 
 
 def _exchange(path: Path, aside: Path) -> None:
@@ -139,9 +149,10 @@ def _sound(path: Path) -> bool:
     except LedgerDamaged:
         return False
     why: list[str] = []
-    for _ in _readable(path, why):  # SQLite does not sum what stands in a page: a flipped bit is found by reading
+    refused: list[int] = []
+    for _ in _readable(path, why, refused):  # SQLite does not sum what stands in a page: reading finds a flipped bit
         pass
-    return not why
+    return not why and not refused
 
 
 def _free(path: Path) -> Path:
@@ -151,32 +162,38 @@ def _free(path: Path) -> Path:
     return path.with_name(f"{path.name}.damaged-{number}")
 
 
-def _readable(path: Path, why: list[str]) -> Iterator[list[Row]]:
-    """Facts from the first to the last that is whole, some at a time; what ended it is added to `why`."""
+def _readable(path: Path, why: list[str], refused: list[int]) -> Iterator[list[Row]]:
+    """Facts from the first to the last that can be read, some at a time.
+
+    What ended it is added to `why`, and the positions of those whose body is damaged to `refused`.
+    """
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error as error:
         why.append(f"it cannot be opened ({error})")
         return
+    connection.text_factory = bytes
     last: dict[tuple[str, str], int] = {}
     after, size = 0, CHUNK
     query = "SELECT * FROM facts NOT INDEXED WHERE position > ? ORDER BY position LIMIT ?"
     while True:
         try:
             found = connection.execute(query, (after, size)).fetchall()
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except sqlite3.Error as error:
             if size == 1:
                 why.append(f"the fact {after + 1} cannot be read ({error})")
                 break
             size = max(1, size // 8)  # nearer to the damage, step by step
             continue
         rows: list[Row] = []
-        for position, *row in found:
-            flaw = _flaw(after + len(rows) + 1, position, row, last)
-            if flaw:
-                why.append(flaw)
-                break
-            rows.append(tuple(row))
+        try:
+            for position, *row in found:
+                fact = _fact(after + len(rows) + 1, position, row, last)
+                if fact[4] == REFUSED != row[4].decode():
+                    refused.append(position)
+                rows.append(fact)
+        except ValueError as flaw:
+            why.append(str(flaw))
         if rows:
             yield rows
         after += len(rows)
@@ -185,18 +202,23 @@ def _readable(path: Path, why: list[str]) -> Iterator[list[Row]]:
     connection.close()
 
 
-def _flaw(expected: int, position: object, row: list[object], last: dict[tuple[str, str], int]) -> str:
-    source, incarnation, sequence, time, kind, body = row
+def _fact(expected: int, position: object, row: list[Any], last: dict[tuple[str, str], int]) -> Row:
+    """The fact at the position that is expected next. ValueError says why there is none."""
     if position != expected:
-        return f"the fact {expected} is not there"
-    if not all(isinstance(text, str) for text in (source, incarnation, kind, body)) or not isinstance(time, int):
-        return f"the fact {expected} is not one"
-    key = (str(source), str(incarnation))
-    if sequence != last.get(key, 0) + 1:
-        return f"the fact {expected} of {source} has the sequence {sequence}, not {last.get(key, 0) + 1}"
+        raise ValueError(f"the fact {expected} is not there")
     try:
-        json.loads(str(body))
+        source, incarnation, kind = (row[place].decode() for place in (0, 1, 4))
+        sequence, time, body = int(row[2]), int(row[3]), bytes(row[5])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"the fact {expected} is not one") from error
+    key = (source, incarnation)
+    if sequence != last.get(key, 0) + 1:
+        raise ValueError(f"the fact {expected} of {source} has the sequence {sequence}, not {last.get(key, 0) + 1}")
+    last[key] = sequence
+    try:
+        text = body.decode()
+        from_json(text)
     except ValueError:
-        return f"the body of the fact {expected} is no JSON"
-    last[key] = last.get(key, 0) + 1
-    return ""
+        begin = body[:1000].decode(errors="replace")
+        kind, text = REFUSED, body_text({"kind": kind, "reason": "its body was damaged", "text": begin})
+    return source, incarnation, sequence, time, kind, text

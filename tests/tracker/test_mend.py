@@ -79,8 +79,8 @@ def test_facts_that_could_not_be_folded_into_the_new_file_are_kept(path: Path, m
     readable = mends._readable
     readers: list[sqlite3.Connection] = []
 
-    def watched(path: Path, why: list[str]) -> Iterator[list[Row]]:
-        for rows in readable(path, why):
+    def watched(path: Path, why: list[str], refused: list[int]) -> Iterator[list[Row]]:
+        for rows in readable(path, why, refused):
             yield rows
             if not readers:  # what comes after the moment that it sees stays in the WAL, as on a full disk
                 readers.append(sqlite3.connect(path.with_name("ledger.sqlite.mended"), isolation_level=None))

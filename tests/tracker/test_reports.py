@@ -18,7 +18,7 @@ from tracker.chronicle import words
 from tracker.disk import LedgerDamaged
 from tracker.document import standings_document
 from tracker.export import export
-from tracker.ledger import Ledger
+from tracker.ledger import Ledger, LedgerReader
 from tracker.live import Live
 from tracker.lock import RunLock
 from tracker.mend import mend
@@ -159,8 +159,17 @@ def test_a_body_that_was_damaged_since_is_told_and_mended(tmp_path: Path, to: st
     with pytest.raises(LedgerDamaged, match="headrace mend"):
         export(tmp_path, to, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert mend(tmp_path).facts == 59
+    made = mend(tmp_path)
+    assert (made.facts, made.refused, made.why) == (199, 1, "")
     export(tmp_path, to, tmp_path / "out")
+    with LedgerReader(tmp_path / "ledger.sqlite") as ledger:
+        kinds = {kind for *_, kind, _ in ledger.read_all(0, 59)} | {kind for *_, kind, _ in ledger.read_all(60)}
+        assert kinds == {"note"}
+        (refused,) = ledger.read(59, 1)
+    assert refused[5] == "refused"
+    assert json.loads(refused[6])["kind"] == "note"
+    with pytest.raises(RequestError, match="is not damaged"):
+        mend(tmp_path)
 
 
 def test_an_export_replaces_no_pipe_and_no_device(tmp_path: Path) -> None:

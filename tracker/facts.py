@@ -4,9 +4,9 @@ Invariant: a body reaches a fold only after it passed the model of its kind, so 
 not pass is stored in its place as kind `refused`. Parsing and checking are one pass in Rust (`pydantic_core`): 1.7 µs
 for an episode of three agents, where `json.loads` alone takes 3.5.
 
-Every text, list, map and number of a model has a bound. A body as a whole has at most `broker.delivery.MAX_BODY`
-characters and is nested at most 200 deep (the parser's own limit), which bounds what a model leaves open: `config`,
-`result`, a task's `body`, and fields that it does not know.
+Every text, list, map and number of a model has a bound (`tracker.bounds`). A body as a whole has at most
+`broker.delivery.MAX_BODY` characters and is nested at most 200 deep (the parser's own limit), which bounds what a model
+leaves open: `config`, `result`, a task's `body`, and fields that it does not know.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from broker.delivery import MAX_LONG_TEXT
 from broker.messages import MAX_ITEMS, MAX_TEXT, Name, Version
+from tracker import own_facts
+from tracker.bounds import FIT, HOT, Amount, Amounts, Count, Id, LongText, Number, Numbers, Reason, Staleness
 
 TRACKER = "tracker"
 
@@ -39,26 +40,7 @@ class Fact(NamedTuple):
     body: Any
 
 
-_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-_hot = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-"""Of what comes by the thousands a second: what else a source says is in the ledger, and is not built for the folds."""
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-"""A number that identifies something. It fits SQLite's integers and msgpack's."""
-Amount = Annotated[int, Field(ge=0, le=2**40)]
-"""A number that is summed. 8 million facts of the largest amount stay below 2^63; the sums themselves are Python's."""
-Number = Annotated[float, Field(ge=-1e300, le=1e300)] | None
-"""None where the source had a number that was not finite. The bound keeps sums finite."""
-Id = Annotated[str, Field(max_length=256)]
-"""The name of an agent, a policy, a role, a task, a loss."""
-Reason = Annotated[str, Field(max_length=MAX_TEXT)]
-LongText = Annotated[str, Field(max_length=MAX_LONG_TEXT)]
-"""A traceback, or what a process wrote last. Sources send the end of a longer one (`broker.delivery.ending`)."""
-Staleness = Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Amount], Field(max_length=MAX_ITEMS)]
-Amounts = Annotated[dict[Id, Amount], Field(max_length=MAX_ITEMS)]
-Numbers = Annotated[dict[Id, Number], Field(max_length=MAX_ITEMS)]
-
-
-@with_config(_config)
+@with_config(FIT)
 class Run(TypedDict):  # noqa: D101 - the specification's words are in docs/protocol.md
     name: Id
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -67,7 +49,7 @@ class Run(TypedDict):  # noqa: D101 - the specification's words are in docs/prot
     config: dict[str, Any]
 
 
-@with_config(_config)
+@with_config(FIT)
 class Spawned(TypedDict):  # noqa: D101
     role: Id
     kind: Id
@@ -75,7 +57,7 @@ class Spawned(TypedDict):  # noqa: D101
     attempt: Count
 
 
-@with_config(_config)
+@with_config(FIT)
 class Exited(TypedDict):  # noqa: D101
     role: Id
     pid: Count
@@ -86,18 +68,18 @@ class Exited(TypedDict):  # noqa: D101
     last_words: LongText
 
 
-@with_config(_config)
+@with_config(FIT)
 class StopRequest(TypedDict):  # noqa: D101
     reason: Reason
     failed: bool
 
 
-@with_config(_config)
+@with_config(FIT)
 class Alarm(TypedDict):  # noqa: D101
     text: Reason
 
 
-@with_config(_hot)
+@with_config(HOT)
 class Episode(TypedDict):  # noqa: D101
     length: Amount
     returns: Numbers
@@ -106,19 +88,19 @@ class Episode(TypedDict):  # noqa: D101
     seconds: NotRequired[Number]
 
 
-@with_config(_hot)
+@with_config(HOT)
 class Progress(TypedDict):  # noqa: D101
     env_steps: Amount
     agent_steps: Amounts
     dropped: NotRequired[Amounts]
 
 
-@with_config(_config)
+@with_config(FIT)
 class EnvironmentRaised(TypedDict):  # noqa: D101
     traceback: LongText
 
 
-@with_config(_config)
+@with_config(FIT)
 class Outcome(TypedDict):  # noqa: D101
     task: Id
     score: Number
@@ -128,13 +110,13 @@ class Outcome(TypedDict):  # noqa: D101
     missing: NotRequired[bool]
 
 
-@with_config(_config)
+@with_config(FIT)
 class Delivered(TypedDict):  # noqa: D101
     task: Id
     given_up: NotRequired[bool]
 
 
-@with_config(_config)
+@with_config(FIT)
 class RolloutError(TypedDict):  # noqa: D101
     task: Id
     traceback: LongText
@@ -143,7 +125,7 @@ class RolloutError(TypedDict):  # noqa: D101
     tell: NotRequired[bool]
 
 
-@with_config(_config)
+@with_config(FIT)
 class Update(TypedDict):  # noqa: D101
     policy: Id
     version: Version
@@ -157,14 +139,14 @@ class Update(TypedDict):  # noqa: D101
     seconds: NotRequired[Number]
 
 
-@with_config(_config)
+@with_config(FIT)
 class Finished(TypedDict):  # noqa: D101
     policy: Id
     reason: Reason
     failed: NotRequired[bool]
 
 
-@with_config(_config)
+@with_config(FIT)
 class Fragments(TypedDict):  # noqa: D101
     policy: Id
     agent_steps: Amount
@@ -175,14 +157,14 @@ class Fragments(TypedDict):  # noqa: D101
     lost: Amount
 
 
-@with_config(_config)
+@with_config(FIT)
 class Quarantine(TypedDict):  # noqa: D101
     source: Id
     reason: Reason
     count: Amount
 
 
-@with_config(_config)
+@with_config(FIT)
 class MintedTask(TypedDict):  # noqa: D101
     task: Annotated[str, Field(min_length=1, max_length=256)]
     body: dict[str, Any]
@@ -190,7 +172,7 @@ class MintedTask(TypedDict):  # noqa: D101
     """Judged task by task, as the pool accepts or declines it: a wrong one does not cost the others."""
 
 
-@with_config(_config)
+@with_config(FIT)
 class Mint(TypedDict):  # noqa: D101
     policy: NotRequired[Name | None]
     tasks: Annotated[list[MintedTask], Field(max_length=16_384)]
@@ -199,7 +181,7 @@ class Mint(TypedDict):  # noqa: D101
     last: NotRequired[bool]
 
 
-@with_config(_config)
+@with_config(FIT)
 class GenerationFailed(TypedDict):  # noqa: D101
     generation: Id
     reason: Reason
@@ -209,11 +191,11 @@ class GenerationFailed(TypedDict):  # noqa: D101
 
 # "from" is a word of the language, hence the functional form.
 Refusal = TypedDict("Refusal", {"policy": Id, "from": Id, "reason": Reason, "steps": Amount})
-Refusal.__pydantic_config__ = _config  # type: ignore[attr-defined]
+Refusal.__pydantic_config__ = FIT  # type: ignore[attr-defined]
 Resumed = TypedDict(
     "Resumed", {"policy": Id, "from": NotRequired[Version | None], "life": Count, "updates_lost": Count | None}
 )
-Resumed.__pydantic_config__ = _config  # type: ignore[attr-defined]
+Resumed.__pydantic_config__ = FIT  # type: ignore[attr-defined]
 
 
 _of_sources: dict[str, Any] = {
@@ -237,39 +219,13 @@ _of_sources: dict[str, Any] = {
     "generation_failed": GenerationFailed,
     "resumed": Resumed,
 }
-OF_THE_TRACKER = frozenset(
-    [
-        "phase",
-        "epoch",
-        "clock",
-        "life",
-        "assign",
-        "lease_returned",
-        "late_outcome",
-        "duplicate_task",
-        "evict",
-        "given_up",
-        "curriculum",
-        "pool_accept",
-        "pool_rest",
-        "pool_ready",
-        "pool_evict",
-        "draw",
-        "draw_returned",
-        "outcome_refused",
-        "generate",
-        "generation_ended",
-        "checkpoint",
-        "checkpoint_skipped",
-        "liveness",
-        "status_sample",
-        "refused",
-    ]
-)
+OF_THE_TRACKER = frozenset(own_facts.MODELS)
 """Kinds that only the tracker may write: they are its decisions, and others believe them."""
 
 _any: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any], config=ConfigDict(allow_inf_nan=False))
-_models = {kind: TypeAdapter(model).validator.validate_json for kind, model in _of_sources.items()}
+_models = {
+    kind: TypeAdapter(model).validator.validate_json for kind, model in {**_of_sources, **own_facts.MODELS}.items()
+}
 _plain = _any.validator.validate_json
 
 

@@ -4,8 +4,8 @@ Invariant: a fold is a pure function of the facts up to a position. It reads no 
 snapshot restored and the facts after it give exactly what the facts from the start give.
 
 A fold that raises on a fact passes over it: the fact stays in the ledger, `alarms` names it, and everything else goes
-on. Whether a fold raises depends on its state and the fact alone, so every reader passes over the same facts.
-A fold therefore reads all that it needs of a fact before it changes anything (tests/tracker/test_fuzz.py tries it).
+on. Whether a fold raises, and what it changed before, depends on its state and the fact alone, so every reader of the
+ledger comes to the same state. No fact of any kind is known that makes one raise (tests/tracker/test_fuzz.py).
 """
 
 from __future__ import annotations

@@ -13,13 +13,10 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from broker.delivery import MAX_BODY
-from broker.messages import MAX_ITEMS, Name, Version
-from tracker.facts import Amount, Count, Id, Number, Reason
+from broker.messages import Name, Version
+from tracker.bounds import Amount, Count, Id, Ids, Number, Reason, Text
 
 _config = ConfigDict(extra="allow", allow_inf_nan=False)
-Text = Annotated[str, Field(max_length=MAX_BODY)]
-Ids = Annotated[list[Id], Field(max_length=MAX_ITEMS)]
 
 
 @with_config(_config)

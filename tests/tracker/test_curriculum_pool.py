@@ -46,7 +46,7 @@ def test_an_id_is_used_once_ever() -> None:
     assert set(pool.fold.ended.fresh) == {"a"}
     pool.mint("a")
     assert [body["declined"] for kind, body in told(pool, "pool_accept")] == [
-        [[1, "a", "the id was used already"]], [[0, "a", "the id was used already"]],
+        [(1, "a", "the id was used already")], [(0, "a", "the id was used already")],
     ]  # fmt: skip
     assert (pool.fold.counts.minted, pool.fold.counts.declined) == (1, 2)
 
@@ -78,7 +78,7 @@ def test_a_full_pool_declines_and_says_so() -> None:
     pool = Pooled(capacity=2)
     pool.mint("a", "b", "c")
     ((_, body),) = told(pool, "pool_accept")
-    assert body["declined"] == [[2, "c", "the pool is full"]]
+    assert body["declined"] == [(2, "c", "the pool is full")]
     assert len(pool.fold.entries) == 2
 
 
@@ -303,7 +303,7 @@ def test_settings_that_tune_may_change_and_those_that_shape_are_migrated_by_name
     with pytest.raises(RequestError, match=r"curriculum\.schema: 1 -> 2"):
         pool.begin(2, capacity=10, schema=2)
     pool.begin(2, capacity=10, min_samples=2, min_presentations=4, theta=0.5)
-    assert pool.facts[-1].body["changed"] == {"theta": [0.1, 0.5]}
+    assert pool.facts[-1].body["changed"] == {"theta": (0.1, 0.5)}
     assert 0.0 < pool.fold.entries["a"].raw < raw  # looked at with the new θ
     random = pool.fold.random
     pool.begin(3, capacity=1, min_samples=2, min_presentations=4, migrate={"capacity": "fit"})

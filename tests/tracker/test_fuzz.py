@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import from_json
 from rich.console import Console
 
 from broker.liveness import Event
@@ -17,7 +18,7 @@ from launcher.lines import Teller
 from launcher.report import render_summary
 from launcher.watch import afterwards, told
 from tests.tracker import bodies as b
-from tests.tracker.fuzzing import SOURCES, Facts
+from tests.tracker.fuzzing import OF_SOURCES, OTHERS, SOURCES, Facts
 from tests.tracker.pools import settings
 from tracker.core import Core
 from tracker.curriculum.report import section
@@ -137,6 +138,47 @@ def run(folder: Path, seed: int, count: int) -> None:
     assert rebuilt.alarms == ()
 
 
+def stored(folder: Path, seed: int, count: int) -> dict[str, int]:
+    """Write a ledger of facts of every kind from anybody, which no tracker looked at; gives the last sequences."""
+    facts = Facts(seed)
+    sequences: dict[str, int] = {}
+    with Ledger(folder / "ledger.sqlite") as ledger, ledger.commit():
+        for _ in range(count):
+            source = facts.random.choice(("tracker", *SOURCES))
+            kind = facts.random.choice((*OF_SOURCES, *OTHERS))
+            body = facts.body(kind)
+            for _ in range(facts.random.choice((0, 0, 0, 1, 2))):
+                body = facts.mutated(body)
+            text = json.dumps(body)
+            try:
+                from_json(text, allow_inf_nan=False)
+            except ValueError:
+                text = '"what is no JSON, SQLite does not index"'
+            sequences[source] = sequences.get(source, 0) + 1
+            ledger.append([(source, b.ONE, sequences[source], 1, kind, text)])
+    return sequences
+
+
+def take(folder: Path, seed: int, count: int) -> None:
+    """Everything that reads a ledger of anything, and a tracker that goes on with it."""
+    sequences = stored(folder, seed, count)
+    assert all("body is not one of its kind" in alarm for alarm in read(folder).alarms)
+    tracker = Tracker(folder, seed)
+    tracker.sequences = sequences
+    facts = Facts(seed)
+    for _ in range(5):
+        tracker.turn([facts.next() for _ in range(10)], facts.random)
+    tracker.show()
+    running = json.dumps(tracker.folds.snapshots(), allow_nan=False)
+    tracker.ledger.close()
+    assert json.dumps(read(folder, export_all=False).snapshots(), allow_nan=False) == running
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_ledger_of_anything_is_read(tmp_path: Path, seed: int) -> None:
+    take(tmp_path, seed, 200)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_no_fact_of_a_source_stops_anything(tmp_path: Path, seed: int) -> None:
     run(tmp_path, seed, 800)
@@ -146,3 +188,9 @@ def test_no_fact_of_a_source_stops_anything(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 150))
 def test_100_000_facts_of_sources_stop_nothing(tmp_path: Path, seed: int) -> None:
     run(tmp_path, seed, 2_000)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 150))
+def test_ledgers_of_10_000_facts_of_anything_are_read(tmp_path: Path, seed: int) -> None:
+    take(tmp_path, seed, 200)

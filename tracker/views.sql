@@ -45,7 +45,7 @@ WITH minted AS (
     SELECT min(f.position) AS position, f.time AS time, f.source AS source,
         json_extract(t.value, '$.task') AS task, json_extract(f.body, '$.policy') AS policy,
         json_extract(t.value, '$.label') AS label, json_extract(t.value, '$.body') AS body
-    FROM facts AS f, json_each(f.body, '$.tasks') AS t WHERE f.kind = 'mint' GROUP BY json_extract(t.value, '$.task')
+    FROM facts AS f, json_each(f.body, '$.tasks') AS t WHERE f.kind = 'mint' AND t.type = 'object' GROUP BY json_extract(t.value, '$.task')
 ), followed AS (
     SELECT *,
         (SELECT count(*) FROM facts WHERE kind = 'outcome'

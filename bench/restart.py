@@ -135,7 +135,7 @@ def serve(directory: Path) -> float:
         start = time.perf_counter()
         tracker = children.start("bench.facts", part="track", spec=spec)
         spoke = TrackerSpoke(reactor, Identity(TOKEN, "actor-9", new_incarnation()), "actor", spec["tracker"])
-        spoke.fact("alarm", {"text": "hello"}, timeout=300)
+        spoke.fact("restarted", {}, timeout=300)
         if not spoke.flush(300):
             raise SystemExit("the tracker did not serve within 300 s")
         spent = time.perf_counter() - start

@@ -8,6 +8,7 @@ a launch begins later than anything that an earlier launch of the run has put in
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 LATEST = 2**62
 """Readings from here on (the year 2116) are no times: somebody invented them."""
@@ -26,6 +27,7 @@ def now(clock: int) -> int:
     return clock + time.monotonic_ns()
 
 
+@lru_cache(4096)
 def born(incarnation: str) -> int:
     """When an incarnation began, by the clock of its run."""
     return int(incarnation[:16], 16)

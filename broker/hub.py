@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from broker import addresses
+from broker import addresses, authority, clock
 from broker import messages as m
 from broker.arrays import Tree, pack
 from broker.errors import RequestError, RunError, WireError
@@ -249,6 +249,7 @@ class Hub:
         payload = frames[0] if frames else None
         try:
             envelope = self._codec.decode(header, payload, (self.identity.name,), tuple(frames[1:]))
+            authority.check(self.identity.name, envelope, clock.now(self.identity.clock))
             with self._lock:
                 delivered = self._state.handle(envelope, time.monotonic())
                 self._inbox.extend(delivered)

@@ -1,4 +1,4 @@
-"""Names, topics, incarnations, and the ids of tasks.
+"""Names and their roles, topics, incarnations, and the ids of tasks.
 
 Invariants: a topic ends with a zero byte, so that a subscription to `actor-1` never matches `actor-10`; a task's id
 tells the name that its algorithm gave it and the life that minted it.
@@ -7,6 +7,7 @@ tells the name that its algorithm gave it and the life that minted it.
 from __future__ import annotations
 
 import secrets
+from functools import lru_cache
 
 from broker.clock import now
 
@@ -20,6 +21,22 @@ LIFE = "@life-"
 def topic(name: str) -> bytes:
     """The topic that reaches exactly the spoke of this name (or `all`, `standings`)."""
     return name.encode("ascii") + b"\0"
+
+
+@lru_cache(4096)
+def role_of(name: str) -> str | None:
+    """The role that a name belongs to: launcher, tracker, learner-POLICY, actor-N, endpoint-NAME, dashboard-NAME."""
+    role, _, rest = name.partition("-")
+    if role in {"launcher", "tracker"}:
+        return role if name == role else None
+    if role == "actor":
+        return role if rest.isdecimal() else None
+    return role if role in {"learner", "endpoint", "dashboard"} and rest else None
+
+
+def policy_of(name: str) -> str | None:
+    """The policy of a learner, by its name; None for everyone else."""
+    return name.removeprefix("learner-") if role_of(name) == "learner" else None
 
 
 def new_incarnation(clock: int = 0) -> str:

@@ -26,7 +26,7 @@ from tracker.curriculum.answers import answered
 from tracker.curriculum.pool import Curriculum
 from tracker.epochs import Epochs
 from tracker.exchange import Batch, Committed, CoreEvent, Joined, Life, Now, Restoring, Settings
-from tracker.facts import OF_THE_TRACKER, TRACKER, Fact, Row, Unfit, decode
+from tracker.facts import SPEAKING, TRACKER, Fact, Row, Unfit, check_words, decode, forbidden_kinds
 from tracker.folds import Folds
 from tracker.leases import Answer, Request
 from tracker.phases import ENDINGS, Phases
@@ -87,14 +87,18 @@ class Core:
     def accept(self, source: str, incarnation: str, first: int, items: tuple[tuple[int, str, str], ...]) -> None:
         """New facts of a source, in order (the hub saw to that), numbered from `first`.
 
-        A fact that does not fit its kind, or is of a kind that only the tracker writes, is taken as `refused`.
+        A fact that does not fit its kind, or that its source may not write, is taken as `refused`.
         """
         rows, bodies = self._rows, self._bodies
+        forbidden = forbidden_kinds(source, pooled=self.settings.curriculum is not None)
         for sequence, (time, kind, text) in enumerate(items, first):
             try:
-                if kind in OF_THE_TRACKER or source == TRACKER:
-                    raise Unfit(f"{kind} facts are written by the tracker alone")
-                bodies.append(decode(kind, text))
+                if kind in forbidden or source == TRACKER:
+                    raise Unfit(f"{source} may not write {kind} facts")
+                body = decode(kind, text)
+                if kind in SPEAKING:
+                    check_words(source, kind, body)
+                bodies.append(body)
                 rows.append((source, incarnation, sequence, time, kind, text))
             except Unfit as unfit:
                 begin = text[:1000].encode("utf-8", "replace").decode()  # half a surrogate pair cannot be stored

@@ -12,6 +12,7 @@ leaves open: `config`, `result`, a task's `body`, and fields that it does not kn
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -19,6 +20,7 @@ from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from broker.messages import MAX_ITEMS, MAX_TEXT, Name, Version
+from broker.names import policy_of, role_of
 from tracker import own_facts
 from tracker.bounds import FIT, HOT, Amount, Amounts, Count, Id, LongText, Number, Numbers, Reason, Staleness
 
@@ -198,39 +200,67 @@ Resumed = TypedDict(
 Resumed.__pydantic_config__ = FIT  # type: ignore[attr-defined]
 
 
-_of_sources: dict[str, Any] = {
-    "run": Run,
-    "spawned": Spawned,
-    "exited": Exited,
-    "stop_request": StopRequest,
-    "alarm": Alarm,
-    "episode": Episode,
-    "progress": Progress,
-    "environment_error": EnvironmentRaised,
-    "outcome": Outcome,
-    "delivered": Delivered,
-    "rollout_error": RolloutError,
-    "update": Update,
-    "finished": Finished,
-    "fragments": Fragments,
-    "refusal": Refusal,
-    "quarantine": Quarantine,
-    "mint": Mint,
-    "generation_failed": GenerationFailed,
-    "resumed": Resumed,
+_of_sources: dict[str, tuple[Any, str]] = {
+    "run": (Run, "launcher"),
+    "spawned": (Spawned, "launcher"),
+    "exited": (Exited, "launcher"),
+    "stop_request": (StopRequest, "launcher actor"),
+    "alarm": (Alarm, "launcher"),
+    "episode": (Episode, "actor"),
+    "progress": (Progress, "actor"),
+    "environment_error": (EnvironmentRaised, "actor"),
+    "outcome": (Outcome, "actor"),
+    "delivered": (Delivered, "actor"),
+    "rollout_error": (RolloutError, "actor"),
+    "update": (Update, "learner"),
+    "finished": (Finished, "learner"),
+    "fragments": (Fragments, "learner"),
+    "refusal": (Refusal, "learner"),
+    "quarantine": (Quarantine, "learner"),
+    "mint": (Mint, "learner actor"),
+    "generation_failed": (GenerationFailed, "actor"),
+    "resumed": (Resumed, "learner"),
 }
+"""By kind, the model of its body and the roles that may write it. The tracker may write all of them."""
 OF_THE_TRACKER = frozenset(own_facts.MODELS)
 """Kinds that only the tracker may write: they are its decisions, and others believe them."""
 
+SPEAKING = frozenset({"stop_request", "update", "finished", "fragments", "refusal", "mint", "resumed"})
+"""Kinds of which not every body may be written by everyone who may write the kind (`check_words`)."""
+
 _any: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any], config=ConfigDict(allow_inf_nan=False))
 _models = {
-    kind: TypeAdapter(model).validator.validate_json for kind, model in {**_of_sources, **own_facts.MODELS}.items()
+    kind: TypeAdapter(model).validator.validate_json
+    for kind, model in {**{kind: model for kind, (model, _) in _of_sources.items()}, **own_facts.MODELS}.items()
 }
 _plain = _any.validator.validate_json
 
 
 class Unfit(ValueError):  # noqa: N818 - failures are named as in broker.errors
     """A body that is not what its kind asks for; the text says where."""
+
+
+@lru_cache(4096)
+def forbidden_kinds(source: str, *, pooled: bool) -> frozenset[str]:
+    """Kinds of facts that others write. A kind that is not known here is open to every role.
+
+    `pooled`: the run has a curriculum, whose pool may run dry: an actor may ask for the end of such a run alone.
+    """
+    role = role_of(source)
+    kinds = OF_THE_TRACKER | {kind for kind, (_, writers) in _of_sources.items() if role not in writers.split()}
+    return kinds if pooled or role != "actor" else kinds | {"stop_request"}
+
+
+def check_words(source: str, kind: str, body: Any) -> None:
+    """Unfit if this body says what its source may not decide: a learner speaks for its own policy alone."""
+    policy = policy_of(source)
+    if policy is not None:
+        if body.get("policy", policy) not in {policy, None}:
+            raise Unfit(f"{source} may not write {kind} facts of {str(body['policy'])[:64]!r}")
+    elif kind == "mint" and (body.get("policy") is not None or body.get("generation") is None):
+        raise Unfit(f"{source} mints only for the pool, as generation work")
+    elif kind == "stop_request" and role_of(source) == "actor" and not body["failed"]:
+        raise Unfit(f"{source} may not end a run as if all were done")
 
 
 def parser(kind: str) -> Callable[[str], Any]:

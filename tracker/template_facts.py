@@ -14,7 +14,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict
 
 from broker.messages import Name, Version
+from broker.names import policy_of
 from tracker.bounds import Amount, Count, Id, Ids, Number, Reason, Text
+from tracker.facts import Fact
 
 _config = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -67,10 +69,14 @@ OF_SEARCHES: dict[str, Any] = {"template": Template, "refused_template": Refused
 _models: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model in OF_SEARCHES.items()}
 
 
-def fitting(kind: str, body: Any) -> dict[str, Any] | None:
-    """What a search says in this body, as plain values of its own; None if it is not a search's."""
+def fitting(fact: Fact) -> dict[str, Any] | None:
+    """What a search says in this fact, as plain values of its own; None if it is not a search's: its policy's learner
+    alone speaks for it.
+    """
     try:
-        found = _models[kind].validate_python(body)
+        found = _models[fact.kind].validate_python(fact.body)
     except ValidationError:
         return None
-    return {key: found[key] for key in OF_SEARCHES[kind].__annotations__ if key in found}
+    if found["policy"] != policy_of(fact.source):
+        return None
+    return {key: found[key] for key in OF_SEARCHES[fact.kind].__annotations__ if key in found}

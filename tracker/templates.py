@@ -176,7 +176,7 @@ class Templates:
         self.versions[fact.body["policy"]] = list(fact.body["version"])
 
     def _template(self, fact: Fact) -> None:
-        body = fitting(fact.kind, fact.body)
+        body = fitting(fact)
         if body is None:
             return
         tested = self.policy(body["policy"]).template(body["template"], fact.position)
@@ -190,7 +190,7 @@ class Templates:
         tested.placeholders = list(body["placeholders"])
 
     def _refused_template(self, fact: Fact) -> None:
-        body = fitting(fact.kind, fact.body)
+        body = fitting(fact)
         if body is None:
             return
         refused = self.policy(body["policy"]).refused
@@ -199,7 +199,7 @@ class Templates:
         refused[place] = {key: body[key] for key in ("text", "parent", "reason")} if detailed else {}
 
     def _round(self, fact: Fact) -> None:
-        body = fitting(fact.kind, fact.body)
+        body = fitting(fact)
         if body is None:
             return
         rounds = self.policy(body.pop("policy")).rounds

@@ -30,7 +30,7 @@ def fact(draw: random.Random, name: str, incarnation: str, n: int) -> tuple[str,
     if what < 6:
         return "progress", {"env_steps": 3, "agent_steps": {"p": 3}, "dropped": {"q": 1}, "n": n}
     if what < 8:
-        return "mint", {"policy": draw.choice("pq"), "tasks": [{"task": task, "body": {"n": n}}], "n": n}
+        return "mint", {"generation": "generation-1", "tasks": [{"task": task, "body": {"n": n}}], "n": n}
     if what < 9:
         return "outcome", {"task": task, "score": draw.random(), "n": n}
     return "rollout_error", {"task": task, "traceback": "E", "permanent": bool(n % 2), "n": n}

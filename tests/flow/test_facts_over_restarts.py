@@ -102,19 +102,19 @@ def test_a_superseded_source_of_facts_does_not_wait_for_ever(
 def test_a_farewell_is_heard_and_silence_is_noticed(reactors: Reactors, address: str) -> None:
     ledger = Ledger(address, {}, liveness=Liveness(1.5, 2.5))
     leaves_on, dies_on = reactors(), reactors()
-    leaves = TrackerSpoke(leaves_on, identity("leaves"), "actor", ledger.hub.address)
-    dies = TrackerSpoke(dies_on, identity("dies"), "actor", ledger.hub.address)
+    leaves = TrackerSpoke(leaves_on, identity("actor-1"), "actor", ledger.hub.address)
+    dies = TrackerSpoke(dies_on, identity("actor-2"), "actor", ledger.hub.address)
     assert until(lambda: len(ledger.hub.present()) == 2, DEADLINE)
     leaves.fact("last", {})
     assert leaves.flush(DEADLINE)
     assert leaves.farewell("done", DEADLINE)
-    assert until(lambda: ledger.hub.present() == {"leaves": "left", "dies": "alive"}, DEADLINE)
+    assert until(lambda: ledger.hub.present() == {"actor-1": "left", "actor-2": "alive"}, DEADLINE)
     leaves_on.close()
     dies_on.close()
     assert dies.incarnation is not None
-    assert until(lambda: ledger.hub.present()["dies"] == "lost", DEADLINE)
-    assert until(lambda: ledger.changes("dies")[-1:] == ["lost"], DEADLINE)
-    assert ledger.changes("leaves")[-1:] == ["left"]
+    assert until(lambda: ledger.hub.present()["actor-2"] == "lost", DEADLINE)
+    assert until(lambda: ledger.changes("actor-2")[-1:] == ["lost"], DEADLINE)
+    assert ledger.changes("actor-1")[-1:] == ["left"]
     ledger.end()
 
 

@@ -39,8 +39,8 @@ def test_strays_are_counted_with_a_reason_and_disturb_nobody(reactors: Reactors,
     hub = policy_hub(reactors(), max_frame=100_000)
     spoke = spoke_to(reactors(), hub, window=4)
     assert spoke.wait_for_credit(DEADLINE)
-    mine = Codec(identity("stray"), "spoke")
-    foreign = Codec(Identity(new_token(), "stray", new_incarnation()), "spoke")
+    mine = Codec(identity("actor-9"), "spoke")
+    foreign = Codec(Identity(new_token(), "actor-9", new_incarnation()), "spoke")
     hello = m.Hello(role="actor", pid=1)
     item = m.FragmentItem(sequence=1, version=(1, 1), crc=0, steps=1)
     bomb = m.Fragments(layout="0" * 32, define=[{}, [["float64", [2**39, 9]]]], items=(item,))
@@ -55,6 +55,8 @@ def test_strays_are_counted_with_a_reason_and_disturb_nobody(reactors: Reactors,
         ("foreign", [b"GET / HTTP/1.1\r\n\r\n"]),
         ("foreign", [foreign.encode(hello, "learner-p")]),
         ("foreign", [bytes(forged)]),
+        ("forbidden", [Codec(identity("stray"), "spoke").encode(hello, "learner-p")]),
+        ("future", [Codec(Identity(TOKEN, "actor-9", "f" * 32), "spoke").encode(hello, "learner-p")]),
         ("foreign", [Codec(identity("learner-p"), "hub").encode(m.Pulse(phase="ended"), "learner-p")]),
         ("misdirected", [mine.encode(hello, "learner-q")]),
         ("foreign", [mine.encode(hello, "learner-p")[:-3]]),

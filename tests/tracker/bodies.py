@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tracker.facts import Fact, decode
+from tracker.facts import Fact, decode, forbidden_kinds
 
 ONE = "0" * 15 + "1" + "a" * 16
 TWO = "0" * 15 + "2" + "a" * 16
+
+
+def writers(kind: str) -> list[str]:
+    """Names of those who may write facts of this kind; all names for kinds that no role has to itself."""
+    names = ("actor-0", "actor-1", "learner-p", "launcher")
+    return [name for name in names if kind not in forbidden_kinds(name, pooled=True)] or list(names)
 
 
 def episode(value: float | None = 1.0, *, agents: int = 1, policy: str = "p") -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Facts:
     def next(self) -> tuple[str, str, str]:
         """One fact: as its kind wants it, with a field or two mutated, or with its text cut and spliced."""
         chance = self.random
-        source = chance.choice(SOURCES)
         kind = chance.choice(OF_SOURCES if chance.random() < 0.97 else OTHERS)
+        source = chance.choice(b.writers(kind) if chance.random() < 0.9 else SOURCES)
         body = self.body(kind)
         for _ in range(chance.choice((0, 0, 0, 0, 0, 0, 1, 1, 2, 5))):
             body = self.mutated(body)

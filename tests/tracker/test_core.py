@@ -215,12 +215,17 @@ def test_duplicates_and_facts_that_are_not_believed(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.start()
     good = (5, "alarm", '{"text": "x"}')
-    shell.core.accept("a", b.ONE, 1, (good, (5, "alarm", "{}"), (5, "phase", '{"phase": "ended"}')))
+    shell.core.accept("launcher", b.ONE, 1, (good, (5, "alarm", "{}"), (5, "phase", '{"phase": "ended"}')))
     shell.core.accept("tracker", b.ONE, 1, (good,))
     shell.core.phases.duplicates = 1
     shell.tick()
     stored = [(row[1], row[3], row[5]) for row in shell.ledger.read_all() if row[1] != "tracker" or row[2] == b.ONE]
-    assert stored == [("a", 1, "alarm"), ("a", 2, "refused"), ("a", 3, "refused"), ("tracker", 1, "refused")]
+    assert stored == [
+        ("launcher", 1, "alarm"),
+        ("launcher", 2, "refused"),
+        ("launcher", 3, "refused"),
+        ("tracker", 1, "refused"),
+    ]
     assert shell.phase[0] == "running"
     shell.tick(6.0)
     assert (shell.core.standings.refused, shell.core.standings.duplicates) == (3, 1)

@@ -12,6 +12,7 @@ import pytest
 from broker.delivery import MAX_BODY, body_text
 from broker.errors import RequestError
 from broker.liveness import Event
+from broker.names import policy_of
 from broker.wire import Codec, Identity
 from launcher.reading import from_plain, resume_differences
 from launcher.runfile import RunFile
@@ -41,7 +42,7 @@ class Run(Shell):
 
     def mint(self, *names: str, source: str = "learner-p", **more: Any) -> None:
         tasks = [{"task": name, "label": "l", "body": {"n": name}} for name in names]
-        self.send(source, ("mint", {"policy": "p", "tasks": tasks, **more}))
+        self.send(source, ("mint", {"policy": policy_of(source), "tasks": tasks, **more}))
         self.ticks(2)
 
     def ask(self, number: int, count: int, actor: str = "actor-0", *, generate: bool = False) -> Answer:
@@ -211,7 +212,7 @@ def test_whatever_is_minted_an_answer_can_be_sent(tmp_path: Path) -> None:
         texts.append(body_text({"tasks": [{"task": f"pooled-{n}", "label": "l", "body": {"text": faces}}]}))
         texts.append(body_text({"tasks": [{"task": f"once-{n}", "body": {"text": faces}}]}))
     assert max(map(len, texts)) < MAX_BODY
-    run.core.accept("actor-1", b.ONE, 1, tuple((0, "mint", text) for text in texts))
+    run.core.accept("learner-p", b.ONE, 1, tuple((0, "mint", text) for text in texts))
     run.ticks(2)
     assert run.core.pool.counts.declined == 1
     assert "grown" not in run.core.pool.entries

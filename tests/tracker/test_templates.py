@@ -18,6 +18,7 @@ from launcher.cli import app
 from tests.learners.prompt_world import World, make
 from tests.tracker import bodies as b
 from tracker.export import best_template, export
+from tracker.facts import Fact
 from tracker.leaderboard import standings_part, template_rows, texts_and_rewards
 from tracker.ledger import Ledger
 from tracker.summary import summarise
@@ -370,9 +371,12 @@ def test_of_several_searches_one_is_named(tmp_path: Path) -> None:
 
 def test_numbers_that_came_as_text_are_numbers() -> None:
     body = {"policy": "p", "template": "0" * 16, "text": "a", "parent": None, "critique": "", "round": "3"}
-    found = fitting("template", {**body, "candidate": "0", "placeholders": []})
+    said = {**body, "candidate": "0", "placeholders": []}
+    found = fitting(Fact(1, "learner-p", b.ONE, 1, 0, "template", said))
     assert found is not None
     assert (found["round"], found["candidate"]) == (3, 0)
+    for other in ("learner-q", "actor-0"):
+        assert fitting(Fact(1, other, b.ONE, 1, 0, "template", said)) is None, "its policy's learner alone says it"
 
 
 def test_before_anything_was_scored_there_is_no_best(tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ def evaluation_seed(seed: int) -> int:
 
 
 def environment_seed(seed: int, copy: int) -> int:
-    """Of one copy of the environment, for an actor or an evaluation whose seed this is, however many copies it has."""
-    return seed_of(seed, copy)
+    """Seed of one copy of the environment, of an actor or an evaluation with this seed, however many copies it has.
+
+    It fits a C int, which many simulators keep it in, also when a vector form counts up from it for its copies.
+    """
+    return seed_of(seed, copy) % (2**31 - 2**16)
 
 
 def policy_seed(seed: int, place: int) -> int:

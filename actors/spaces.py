@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
+from actors.conform import Form, NotOfSpace
 from broker.errors import UnsupportedSpace
 
 LeafKind = Literal["box", "discrete", "multi_binary"]
@@ -45,6 +46,15 @@ class Leaf:
     n: int | None = None
     start: int = 0
 
+    def form(self, whose: str = "observation", dtype: Any = None) -> Form:
+        """What a value of this leaf must be. `dtype` is a box's own, where it is known."""
+        name = f"{whose} at {self.name!r}" if self.name else whose
+        if self.n is not None:
+            return Form(name, (), np.dtype(self.dtype), self.start, self.start + self.n - 1)
+        if self.kind == "multi_binary":
+            return Form(name, self.shape, np.dtype(self.dtype), 0, 1)
+        return Form(name, self.shape, np.dtype(self.dtype if dtype is None else dtype))
+
 
 @dataclass(frozen=True)
 class ObservationSpec:
@@ -63,15 +73,22 @@ class ObservationSpec:
         return {leaf.name: f"observations/{leaf.name}" if leaf.name else "observations" for leaf in self.leaves}
 
     def encode(self, observation: Any) -> dict[str, np.ndarray]:
-        """One observation as the environment gave it, as {leaf: array of its shape and dtype}; a mask is left out."""
+        """One observation as the environment gave it, as {leaf: array of its shape and dtype}; a mask is left out.
+
+        NotOfSpace (a ValueError) names the leaf that is not what the space says.
+        """
         if isinstance(observation, Mapping) and set(observation) == MASKED:
             observation = observation["observation"]
         arrays = {}
         for leaf in self.leaves:
             value = observation
             for key in leaf.name.split("/") if leaf.name else ():
-                value = value[int(key)] if isinstance(value, tuple) else value[key]
-            arrays[leaf.name] = (np.asarray(value) - leaf.start if leaf.start else np.asarray(value)).astype(leaf.dtype)
+                try:
+                    value = value[int(key)] if isinstance(value, tuple | list) else value[key]
+                except (LookupError, TypeError, ValueError):
+                    raise NotOfSpace(f"observation has nothing at {leaf.name!r}") from None
+            fitted = leaf.form().fit(value)
+            arrays[leaf.name] = (fitted - leaf.start if leaf.start else fitted).astype(leaf.dtype)
         return arrays
 
     def to_plain(self) -> dict[str, Any]:

@@ -102,14 +102,16 @@ def check(
     check_files(resolved)
     probe = Probe(resolved)
     try:
-        plan = make_plan(resolved, probe.answer())
+        spaces = probe.answer()
     finally:
         probe.close()
+    plan = make_plan(resolved, spaces)
     rehearse(plan)
+    warnings = spaces.warnings if spaces is not None else []
     if as_json:
-        _print_json(plan.to_plain())
+        _print_json(plan.to_plain() | {"warnings": warnings})
     else:
-        _say(check_text(plan))
+        _say("\n".join([*(f"warning: {warning}" for warning in warnings), check_text(plan)]))
 
 
 @app.command()

@@ -110,7 +110,7 @@ def load(directory: Path | str) -> LoadedRun:
     where = inspect(Path(directory))
     resolved = load_run_file(where.run_file)
     append_folder(resolved.folder)
-    probe = Probe(resolved)
+    probe = Probe(resolved, play=False)
     try:
         plan = make_plan(resolved, probe.answer())
     finally:

@@ -1,17 +1,18 @@
-"""Asking the run's environment for its agents and spaces.
+"""Asking the run's environment for its agents and spaces, and playing it for a moment.
 
 Invariant: the environment is made in a process of its own (`launcher.inquiry`), never in the launcher.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.inquiry import Inquiry
 from launcher.runfile import RunFile
 
-MODULE = "actors.environments.probe"
+MODULE = "actors.probe"
+MOST_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,28 @@ class Spaces:
     kind: str
     agents: dict[str, dict[str, Any]]
     """Agent -> {"observation": plain ObservationSpec, "action": plain ActionSpec}"""
+    warnings: list[str] = field(default_factory=list)
+    """What is likely to hinder learning, though it can be played."""
 
 
 class Probe:
     """One question to the environment, asked at once and answered later, so that other things go on meanwhile."""
 
-    def __init__(self, run: RunFile, *, module: str = MODULE) -> None:
+    def __init__(self, run: RunFile, *, play: bool = True, module: str = MODULE) -> None:
+        """`play`: it is also played, as actors will. Without it only the spaces are asked for."""
         self._inquiry: Inquiry | None = None
         if run.environment is not None:
-            environment = run.environment
-            question = environment.model_dump(mode="json", exclude={"start_seconds"}) | {"vector": run.actors.vector}
+            plain, environment = run.to_plain(), run.environment
+            stepped = run.actors.rollout == "environments"
+            question = {
+                "environment": environment.model_dump(mode="json", exclude={"start_seconds"})
+                | {"vector": run.actors.vector},
+                "play": play and stepped,
+                "copies": min(run.actors.environments, MOST_COPIES),
+                "seed": run.seed,
+                "curriculum": plain.get("curriculum") if stepped else None,
+                "folder": run.folder,
+            }
             about, seconds = f"environment {environment.id}", environment.start_seconds
             key = "environment.start_seconds"
             self._inquiry = Inquiry(about, module, question, run.folder, seconds=seconds, key=key)
@@ -40,7 +53,7 @@ class Probe:
         if self._inquiry is None:
             return None
         reply = self._inquiry.answer()
-        return Spaces(reply["kind"], reply["agents"])
+        return Spaces(reply["kind"], reply["agents"], reply["warnings"])
 
     def close(self) -> None:
         """End the process and what it started. May be called again."""

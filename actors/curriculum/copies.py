@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.conform import check_flag, check_mappings, check_reward
 from actors.curriculum.drawn import DrawnTask, Tasks
 from actors.environments.columns import AgentColumns
 from broker.errors import RequestError
@@ -151,8 +152,10 @@ class GymCopy(Copy):
         if not self.void:
             try:
                 observation, reward, terminated, truncated, self.info = self._environment.step(action)
+                check_mappings(self.info)
                 self._try(0, observation)
-                return observation, float(reward), bool(terminated), bool(truncated), {}
+                flags = check_flag(terminated, "terminated"), check_flag(truncated, "truncated")
+                return observation, check_reward(reward), *flags, {}
             except Exception:
                 self._fail()
         self.fell = True
@@ -160,6 +163,7 @@ class GymCopy(Copy):
 
     def _begin(self, body: Mapping[str, Any]) -> Any:
         observation = super()._begin(body)
+        check_mappings(self.info)
         self._try(0, observation)
         return observation
 
@@ -204,9 +208,18 @@ class ZooCopy(Copy):
         if not self.void:
             try:
                 observations, rewards, terminated, truncated, self.info = self._environment.step(actions)
+                check_mappings(observations, rewards, terminated, truncated, self.info)
                 agents = self._agents(observations)
-                gained = {agent: float(reward) for agent, reward in rewards.items()}
-                ends = ({agent: bool(over) for agent, over in flags.items()} for flags in (terminated, truncated))
+                gained = {agent: check_reward(reward, agent) for agent, reward in rewards.items()}
+                ends = [
+                    {agent: check_flag(over, name, agent) for agent, over in flags.items()}
+                    for name, flags in (("terminated", terminated), ("truncated", truncated))
+                ]
+                staying = [agent for agent in agents if not any(flags.get(agent) for flags in ends)]
+                for agent in staying:
+                    if agent in self.agents:
+                        check_reward(gained.get(agent), agent)
+                    self._tries[agent](0, observations.get(agent))
                 self.agents = agents
                 return observations, gained, *ends, {}
             except Exception:
@@ -217,8 +230,12 @@ class ZooCopy(Copy):
 
     def _begin(self, body: Mapping[str, Any]) -> Any:
         observations = super()._begin(body)
-        if not self._agents(observations):
+        check_mappings(observations, self.info)
+        agents = self._agents(observations)
+        if not agents:
             raise RuntimeError("reset left no agent in `agents`; an episode needs at least one")
+        for agent in agents:
+            self._tries[agent](0, observations.get(agent))
         return observations
 
     def _agents(self, observations: Mapping[str, Any]) -> list[str]:

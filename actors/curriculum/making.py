@@ -28,6 +28,9 @@ from actors.curriculum.tasks import Unfit, checked
 from broker.descendants import guarded, leave_as
 from broker.errors import RequestError
 
+COMMAND = [sys.executable, "-P", "-m", "actors.curriculum.making"]
+"""The program."""
+
 
 def seeded(seed: int, generation: str) -> np.random.Generator:
     """The random generator of one piece of work: the same for the same run seed and work."""
@@ -63,6 +66,24 @@ def answer(question: dict[str, Any], out: TextIO) -> None:
         _say(out, {"end": "failed", "reason": f"it raised {type(error).__name__}: {error}"[:1000]})
     else:
         _say(out, {"end": "complete" if whole or not given else "more", "reason": ""})
+
+
+def read_answer(answer: bytes) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
+    """What the program wrote: tasks, what is unfit, and the last line ("silent": it did not come)."""
+    tasks: list[dict[str, Any]] = []
+    unfit: list[str] = []
+    for text in answer.split(b"\n"):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # the end of an answer that was cut off
+        if "end" in line:
+            return tasks, unfit, line
+        if "unfit" in line:
+            unfit.append(line["unfit"])
+        else:
+            tasks.append(line)
+    return tasks, unfit, {"end": "silent"}
 
 
 def _environment(plain: dict[str, Any]) -> Any:

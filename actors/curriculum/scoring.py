@@ -56,7 +56,7 @@ def scorer(settings: DrawingSettings) -> Score:
     if ":" in settings.score:
         call = references.load(settings.score, "curriculum.score")
         return lambda played: rounded(float(call(played)))
-    return _Told(settings.score)
+    return _InfoKey(settings.score)
 
 
 def rounded(score: float) -> float:
@@ -67,20 +67,22 @@ def rounded(score: float) -> float:
     return score
 
 
-class _Told:
-    """A key of the last info; with several agents the mean over those whose info has it."""
+class _InfoKey:
+    """A key of the last info; with several agents the mean over those whose info has it.
+
+    A key that is there only after success would leave every failure without a score, and the tasks that are failed
+    would be evicted: an episode without it ends the run.
+    """
 
     def __init__(self, key: str) -> None:
         self._key = key
-        self._known = False
 
     def __call__(self, played: Played) -> float:
         info, key = played.info, self._key
         infos = [info] if key in info else [part for part in info.values() if isinstance(part, Mapping) and key in part]
         if not infos:
-            text = f"the last info has no {key!r} (it has: {', '.join(map(str, info)) or 'nothing'})"
-            if self._known:  # it is this task's fault
-                raise KeyError(text)
-            raise RequestError(f"curriculum.score {key!r}: {text}")
-        self._known = True
+            has = ", ".join(map(str, info)) or "nothing"
+            lacks = f"the last info of an episode of {played.label!r} has no {key!r} (it has: {has})"
+            repair = "give it in the last info of every episode, 0 where a task was failed"
+            raise RequestError(f"curriculum.score {key!r}: {lacks}; {repair}")
         return rounded(sum(float(part[key]) for part in infos) / len(infos))

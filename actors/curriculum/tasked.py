@@ -41,9 +41,10 @@ class TaskedEnvironments:
         form: Callable[..., Copy] = ZooCopy if hasattr(first, "possible_agents") else GymCopy
         self._copies: list[Copy] = [form(first, build, tasks)]
         self._copies += [form(build({}), build, tasks) for _ in range(count - 1)]
-        inner: Any = (ZooEnvironments if form is ZooCopy else GymEnvironments)(self._copies, seed)
+        inner: Any = (ZooEnvironments if form is ZooCopy else GymEnvironments)(self._copies, seed, settings.id)
         self._inner = inner
         self.kind, self.agents, self.count = inner.kind, inner.agents, inner.count
+        self.observation_spaces = inner.observation_spaces
         self.observation_specs: dict[str, ObservationSpec] = inner.observation_specs
         self.action_specs: dict[str, ActionSpec] = inner.action_specs
         self.observations: Observations = inner.observations

@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 LABEL = 256
 """Most characters of a label."""
 BODY = 200_000
@@ -49,13 +51,22 @@ def checked(item: Any) -> GivenTask:
     if not isinstance(body, Mapping) or not all(isinstance(key, str) for key in body):
         raise Unfit(f"a body is a mapping with texts as keys, not {_short(body)}")
     try:
-        text = json.dumps(dict(body), ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(
+            dict(body), ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=_plain
+        )
         (label + text).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Unfit(f"a body is JSON, and this one is not: {error}") from None
     if len(text) > BODY:
         raise Unfit(f"a body has at most {BODY:,} characters of JSON, not {len(text):,}")
     return GivenTask(name_of(label, text), label, json.loads(text))
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as plain ones: an environment's levels easily have them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"it has a {type(value).__name__}")
 
 
 def name_of(label: str, text: str) -> str:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from actors.curriculum.making import COMMAND, read_answer
 from broker import messages as m
 from broker.delivery import mint_parts
 from broker.errors import RequestError
@@ -78,10 +79,9 @@ class Workshop:
             "most": json.loads(work.body)["generate"],
             "seconds": seconds,
         }
-        command = [sys.executable, "-P", "-m", "actors.curriculum.making"]
         try:
             errors = tempfile.TemporaryFile()  # noqa: SIM115 - `settle` closes it
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+            process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         except OSError as error:  # no process to be had just now
             self._fail(work, f"no process could be started: {error}")
             return
@@ -100,7 +100,7 @@ class Workshop:
         printed = piece.errors.read()
         piece.errors.close()
         sys.stderr.write(printed.decode(errors="replace"))  # into the actor's log
-        tasks, unfit, end = _read(bytes(piece.answer))
+        tasks, unfit, end = read_answer(bytes(piece.answer))
         reason = end.get("reason", "")
         if end["end"] == "request":
             self._fail(work, reason)
@@ -167,21 +167,3 @@ def _attend(piece: _Piece, question: bytes, seconds: float) -> None:
         process.wait()  # it closed its output: it ends, or the kernel's clock ends it
         process.stdout.close()
         piece.over.set()
-
-
-def _read(answer: bytes) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
-    """Tasks, what is unfit, and the last line ("silent": it did not come)."""
-    tasks: list[dict[str, Any]] = []
-    unfit: list[str] = []
-    for text in answer.split(b"\n"):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue  # the end of an answer that was cut off
-        if "end" in line:
-            return tasks, unfit, line
-        if "unfit" in line:
-            unfit.append(line["unfit"])
-        else:
-            tasks.append(line)
-    return tasks, unfit, {"end": "silent"}

@@ -1,7 +1,8 @@
 """From single observations and actions to columns over many environments, without a decision left for the hot path.
 
 Invariant: every choice (leaf kinds, paths, masks, offsets) is made once, here, when the environment is made; what runs
-each step is an assignment into a buffer that already exists. Assignment casts: float64 becomes float32.
+each step is a look at dtype and shape and an assignment into a buffer that already exists. A value that its space does
+not have is refused (`actors.conform`), so that an assignment casts (float64 becomes float32) and never broadcasts.
 """
 
 from __future__ import annotations
@@ -12,18 +13,30 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from actors.conform import INDEX_TYPES, Form, check_keys, flattener
 from actors.environments.vector import Array
-from actors.spaces import ActionSpec, ObservationSpec, action_spec, leaf_spaces, observation_spec, split_mask
+from actors.spaces import (
+    MASKED,
+    ActionSpec,
+    Leaf,
+    ObservationSpec,
+    action_spec,
+    leaf_spaces,
+    observation_spec,
+    split_mask,
+)
 
 Write = Callable[[int, Any], None]
+MADE_SCALARS = 4096
+"""Most choices whose NumPy scalars are made beforehand."""
 
 
 class AgentColumns:
     """One agent's buffers over `count` environments: `arrays` (leaf -> [count, ...]) and `mask` ([count, n] or None).
 
-    `write(i, observation)` puts environment i's observation, as the environment gave it, into row i. `rows(actions)`
-    turns a policy's [count, ...] actions into a sequence of `count` actions of the environment's own, `batch` into one
-    array of them.
+    `write(i, observation)` puts environment i's observation, as the environment gave it, into row i; it and `write_all`
+    raise NotOfSpace. `rows(actions)` turns a policy's [count, ...] actions into a sequence of `count` actions of the
+    environment's own, `batch` into one array of them.
     """
 
     def __init__(self, agent: str, observation: spaces.Space[Any], action: spaces.Space[Any], count: int) -> None:
@@ -32,29 +45,36 @@ class AgentColumns:
         self.arrays: dict[str, Array] = {
             leaf.name: np.zeros((count, *leaf.shape), leaf.dtype) for leaf in self.observation_spec.leaves
         }
-        self.mask: Array | None = None
-        self.masked = split_mask(observation)[1] is not None
-        inner, _ = split_mask(observation)
-        paths = [path for path, _ in leaf_spaces(inner)]
-        self._places = list(zip(self.observation_spec.leaves, paths, strict=True))
+        inner, mask = split_mask(observation)
+        self._name = f"{agent}'s observation"
+        self._leaves = [
+            (leaf, self.arrays[leaf.name], leaf.form(self._name, space.dtype))
+            for leaf, (_, space) in zip(self.observation_spec.leaves, leaf_spaces(inner), strict=True)
+        ]
+        self._flatten = flattener(inner, self._name)
         self.write: Write = self._writer()
-        if self.masked:
+        self.mask: Array | None = None
+        self._mask_form: Form | None = None
+        if mask is not None:
             self.mask = np.ones((count, self.action_spec.mask_size), bool)
-            self.write = _masked_writer(self.write, self.mask)
+            self._mask_form = Form(f"{agent}'s action_mask", tuple(mask.shape or ()), np.dtype(mask.dtype), 0, 1)
+            self.write = _masked_writer(self.write, self.mask, self._mask_form, self._name)
         self.batch: Callable[[Array], Array] = _batch(self.action_spec, action)
-        self.rows: Callable[[Array], Sequence[Any]] = _rows(self.action_spec, self.batch, count)
+        self.rows: Callable[[Array], Sequence[Any]] = _rows(self.action_spec, action, self.batch, count)
 
     def write_all(self, observations: Any) -> None:
         """Put a batch in: the same nesting, each leaf already [count, ...]."""
-        if self.masked and self.mask is not None:
-            np.not_equal(np.reshape(observations["action_mask"], self.mask.shape), 0, out=self.mask)
+        if self.mask is not None and self._mask_form is not None:
+            check_keys(observations, MASKED, self._name)
+            mask = self._mask_form.fit(observations["action_mask"], (len(self.mask),))
+            np.not_equal(mask.reshape(self.mask.shape), 0, out=self.mask)
             self.mask[~self.mask.any(axis=1)] = True
             observations = observations["observation"]
-        for leaf, path in self._places:
-            value = observations
-            for key in path:
-                value = value[key]
-            self.arrays[leaf.name][...] = value - leaf.start if leaf.start else value
+        if self.observation_spec.plain:
+            self._put_all(self._leaves[0], observations)
+            return
+        for leaf, value in zip(self._leaves, self._flatten(observations), strict=True):
+            self._put_all(leaf, value)
 
     def clear(self, i: int) -> None:
         """Row i of an agent that is not there: zeros, every choice legal."""
@@ -63,43 +83,83 @@ class AgentColumns:
         if self.mask is not None:
             self.mask[i] = True
 
+    @staticmethod
+    def _put_all(part: tuple[Leaf, Array, Form], value: Any) -> None:
+        leaf, array, form = part
+        plain = type(value) is np.ndarray and value.dtype is form.dtype and value.shape == array.shape
+        if not plain or form.low is not None:
+            value = form.fit(value, array.shape[:1])
+        array[...] = value - leaf.start if leaf.start else value
+
     def _writer(self) -> Write:
-        leaves = [(self.arrays[leaf.name], path, leaf.start) for leaf, path in self._places]
+        writers = [_leaf_writer(*leaf) for leaf in self._leaves]
         if self.observation_spec.plain:
-            array, _, start = leaves[0]
-            if not start:
-                return array.__setitem__
-
-            def write_shifted(i: int, observation: Any) -> None:
-                array[i] = observation - start
-
-            return write_shifted
+            return writers[0]
+        flatten = self._flatten
 
         def write(i: int, observation: Any) -> None:
-            for array, path, start in leaves:
-                value = observation
-                for key in path:
-                    value = value[key]
-                array[i] = value - start if start else value
+            for put, value in zip(writers, flatten(observation), strict=True):
+                put(i, value)
 
         return write
 
 
-def _masked_writer(write: Write, mask: Array) -> Write:
+def _leaf_writer(leaf: Leaf, array: Array, form: Form) -> Write:
+    shape, dtype, start = leaf.shape, form.dtype, leaf.start
+    low, high = form.low, form.high
+
+    def write_index(i: int, value: Any) -> None:
+        if type(value) not in INDEX_TYPES or not low <= value <= high:
+            value = form.fit(value)
+        array[i] = value - start
+
+    def write_array(i: int, value: Any) -> None:
+        # By identity: NumPy has one object for each plain dtype. Everything else is looked at closely.
+        if type(value) is not np.ndarray or value.dtype is not dtype or value.shape != shape:
+            value = form.fit(value)
+        array[i] = value
+
+    def write_bits(i: int, value: Any) -> None:
+        _or_of_bits(value, form)
+        array[i] = value
+
+    if leaf.kind == "discrete":
+        return write_index
+    return write_bits if leaf.kind == "multi_binary" else write_array
+
+
+def _masked_writer(write: Write, mask: Array, form: Form, name: str) -> Write:
+    row = len(form.shape) == 1
+
     def write_masked(i: int, observation: Any) -> None:
+        check_keys(observation, MASKED, name)
         write(i, observation["observation"])
-        row = mask[i]
-        row[:] = np.reshape(observation["action_mask"], row.shape)
-        if not row.any():  # a final observation often allows nothing; no policy can be drawn from no choices
-            row[:] = True
+        allowed = observation["action_mask"]
+        # A final observation often allows nothing, and no policy can draw from no choices: then everything is allowed.
+        if not _or_of_bits(allowed, form):
+            mask[i] = True
+        else:
+            mask[i] = allowed if row else np.reshape(allowed, -1)
 
     return write_masked
 
 
+def _or_of_bits(value: Any, form: Form) -> Any:
+    """Whether any of the bits is set; NotOfSpace unless all are 0 or 1 (one reduction: it is 0 or 1 only then)."""
+    dtype = form.dtype
+    if type(value) is np.ndarray and value.dtype is dtype and value.shape == form.shape and dtype.kind in "iu":
+        found = np.bitwise_or.reduce(value, None)
+        if 0 <= found <= 1:
+            return found
+    return form.fit(value).any()
+
+
 def _batch(spec: ActionSpec, space: spaces.Space[Any]) -> Callable[[Array], Array]:
     if spec.kind == "discrete":
-        start = spec.start[0]
-        return (lambda actions: actions + start) if start else (lambda actions: actions)
+        first, dtype = spec.start[0], space.dtype
+        if not first and dtype == spec.dtype:
+            return lambda actions: actions
+        return lambda actions: (actions + first).astype(dtype)
     if spec.kind == "multi_discrete":
         offset = np.asarray(spec.start, space.dtype)
         return lambda actions: actions.astype(space.dtype) + offset
@@ -108,14 +168,25 @@ def _batch(spec: ActionSpec, space: spaces.Space[Any]) -> Callable[[Array], Arra
     return lambda actions: np.clip(actions.astype(space.dtype), low, high)
 
 
-def _rows(spec: ActionSpec, batch: Callable[[Array], Array], count: int) -> Callable[[Array], Sequence[Any]]:
+def _rows(
+    spec: ActionSpec, space: spaces.Space[Any], batch: Callable[[Array], Array], count: int
+) -> Callable[[Array], Sequence[Any]]:
+    """NumPy's scalars and arrays of the space's dtype, as Gymnasium's own vector forms hand them to each copy."""
     shape = (count, *spec.shape)
-    # Python's own integers: as good for every environment as NumPy's, and several times as quick to compute with.
-    listed: Callable[[Array], Sequence[Any]] = np.ndarray.tolist if spec.kind == "discrete" else list
+    split = _scalars(spec, space) or (lambda actions: list(batch(actions)))
 
     def rows(actions: Array) -> Sequence[Any]:
         if actions.shape != shape:  # here, so that it is not mistaken for a failure of the environment
             raise ValueError(f"actions have shape {actions.shape}, expected {shape}")
-        return listed(batch(actions))
+        return split(actions)
 
     return rows
+
+
+def _scalars(spec: ActionSpec, space: spaces.Space[Any]) -> Callable[[Array], Sequence[Any]] | None:
+    """Choices as NumPy's scalars, made once: they cannot be changed, and new ones at each step cost thrice as much."""
+    if spec.kind != "discrete" or spec.nvec[0] > MADE_SCALARS:
+        return None
+    make = np.dtype(space.dtype).type
+    scalar = [make(spec.start[0] + choice) for choice in range(spec.nvec[0])].__getitem__
+    return lambda actions: list(map(scalar, actions.tolist()))

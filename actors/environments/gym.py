@@ -12,6 +12,19 @@ from typing import Any, Literal
 
 import numpy as np
 
+from actors.conform import (
+    RESET,
+    STEP,
+    NotOfSpace,
+    brief,
+    check_flag,
+    check_flags,
+    check_mappings,
+    check_reward,
+    finite,
+    rewards_of,
+    unpacked,
+)
 from actors.environments.columns import AgentColumns
 from actors.environments.rows import Rows
 from actors.environments.vector import (
@@ -33,9 +46,10 @@ class _OneAgent:
     kind: Literal["gymnasium", "pettingzoo"] = "gymnasium"
     agents: tuple[str, ...] = (AGENT,)
 
-    def __init__(self, observation_space: Any, action_space: Any, count: int, seed: int) -> None:
+    def __init__(self, observation_space: Any, action_space: Any, count: int, seed: int, name: str) -> None:
         self.count = count
         self.columns = AgentColumns(AGENT, observation_space, action_space, count)
+        self.observation_spaces = {AGENT: observation_space}
         self.observation_specs = {AGENT: self.columns.observation_spec}
         self.action_specs = {AGENT: self.columns.action_spec}
         self.observations: Observations = {AGENT: self.columns.arrays}
@@ -48,65 +62,76 @@ class _OneAgent:
             {AGENT: self._truncated},
             {AGENT: self._valid},
         )
-        self._rows = Rows(count, seed, self.observations, self.masks, columns)
+        self._rows = Rows(count, seed, self.observations, self.masks, columns, name=name)
+        self._returns = np.zeros(count, np.float64)
 
-    def _ended(self, i: int, reward: float) -> Episode:
-        return self._rows.ended(i, {AGENT: float(reward)}, {AGENT: self._rows.length(i)})
+    def _ended(self, i: int) -> Episode:
+        return self._rows.ended(i, {AGENT: float(self._returns[i])}, {AGENT: self._rows.length(i)})
 
 
 class GymEnvironments(_OneAgent):
     """Gymnasium environments stepped one after the other in this process."""
 
-    def __init__(self, environments: Sequence[Any], seed: int = 0) -> None:
+    def __init__(self, environments: Sequence[Any], seed: int = 0, name: str = "") -> None:
         """`environments` are gymnasium.Env, all alike. Raises UnsupportedSpace."""
         first = environments[0]
-        super().__init__(first.observation_space, first.action_space, len(environments), seed)
+        super().__init__(first.observation_space, first.action_space, len(environments), seed, name)
         self._environments = list(environments)
         self._steps = [environment.step for environment in environments]
         self._over = [False] * self.count
-        self._returns = [0.0] * self.count
 
     def reset(self, seed: int | None = None) -> Observations:
         """See VectorEnvironment.reset."""
         self._rows.begin_all(seed)
         for i in range(self.count):
-            self._reset(i, self._rows.seed_of(i))
+            self.reset_copy(i, self._rows.seed_of(i))
         return self.observations
 
     def step(self, actions: Mapping[str, Array]) -> Step:
         """See VectorEnvironment.step."""
         rows = self.columns.rows(actions[AGENT])
-        write, returns, over = self.columns.write, self._returns, self._over
-        rewards, terminations, truncations, valid = self._rewards, self._terminated, self._truncated, self._valid
+        write, over = self.columns.write, self._over
+        terminations, truncations, valid = self._terminated, self._truncated, self._valid
         terminations.fill(False)
         truncations.fill(False)
         valid.fill(True)
         env_steps = self.count
-        episodes: list[Episode] = []
-        i = 0
+        rewards: list[Any] = [0.0] * self.count
+        ended: list[int] = []
+        i, answer = 0, None
         try:
             for i, step in enumerate(self._steps):
                 if over[i]:
                     self._rows.begin(i)
-                    self._reset(i, None)
-                    rewards[i] = 0.0
+                    self.reset_copy(i, None)
                     valid[i] = False
                     env_steps -= 1
                     continue
-                observation, reward, terminated, truncated, _ = step(rows[i])
+                answer = step(rows[i])
+                observation, rewards[i], terminated, truncated, info = answer
                 write(i, observation)
-                rewards[i] = reward
-                returns[i] += float(reward)  # a sum of NumPy's small floats would stay as small
-                if terminated or truncated:
-                    terminations[i] = terminated
-                    truncations[i] = truncated
-                    over[i] = True
-                    episodes.append(self._ended(i, returns[i]))
+                if terminated is not False or truncated is not False:
+                    terminations[i] = check_flag(terminated, "terminated")
+                    truncations[i] = check_flag(truncated, "truncated")
+                    if terminations[i] or truncations[i]:
+                        check_mappings(info)
+                        over[i] = True
+                        ended.append(i)
+            gained = rewards_of(rewards, self.count)
+            if gained is None:
+                for i, reward in enumerate(rewards):
+                    rewards[i] = check_reward(reward)
+                gained = np.array(rewards)
+            self._rewards[:] = gained
+            if not finite(self._rewards):
+                for i, reward in enumerate(rewards):  # noqa: B007 - the failure names the copy
+                    check_reward(reward)
         except EnvironmentFailed:
             raise
         except Exception as error:
-            raise self._rows.failed(error, i) from error
-        return self._rows.close(env_steps, episodes)
+            raise self._rows.failed(error, i, answer) from error
+        self._returns += gained
+        return self._rows.close(env_steps, [self._ended(i) for i in ended])
 
     def close(self) -> None:
         """See VectorEnvironment.close."""
@@ -114,12 +139,16 @@ class GymEnvironments(_OneAgent):
             with suppress(Exception):
                 environment.close()
 
-    def _reset(self, i: int, seed: int | None) -> None:
+    def reset_copy(self, i: int, seed: int | None) -> None:
+        """Reset one copy. Raises EnvironmentFailed."""
+        answer = None
         try:
-            observation, _ = self._environments[i].reset(seed=seed)
+            answer = self._environments[i].reset(seed=seed)
+            observation, info = answer
             self.columns.write(i, observation)
+            check_mappings(info)
         except Exception as error:
-            raise self._rows.failed(error, i, 0) from error
+            raise self._rows.failed(error, i, answer, resetting=True) from error
         self._over[i] = False
         self._returns[i] = 0.0
 
@@ -127,22 +156,24 @@ class GymEnvironments(_OneAgent):
 class GymVectorForm(_OneAgent):
     """Gymnasium's own vector form of an environment: one call steps them all."""
 
-    def __init__(self, environment: Any, seed: int = 0) -> None:
+    def __init__(self, environment: Any, seed: int = 0, name: str = "") -> None:
         """`environment` is a gymnasium.vector.VectorEnv with next-step autoreset. Raises UnsupportedSpace."""
         count = int(environment.num_envs)
-        super().__init__(environment.single_observation_space, environment.single_action_space, count, seed)
+        spaces = environment.single_observation_space, environment.single_action_space
+        super().__init__(*spaces, count, seed, name)
         self._environment = environment
         self._over: list[int] = []
-        self._returns = np.zeros(count, np.float64)
 
     def reset(self, seed: int | None = None) -> Observations:
         """See VectorEnvironment.reset: one stream, seeded from (seed, 0), serves all copies."""
         self._rows.begin_all(seed)
+        answer = None
         try:
-            observations, _ = self._environment.reset(seed=self._rows.seed_of(0))
+            answer = self._environment.reset(seed=self._rows.seed_of(0))
+            observations, _ = answer
             self.columns.write_all(observations)
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._failed(error, answer, resetting=True) from error
         self._over = []
         self._returns.fill(0.0)
         return self.observations
@@ -150,25 +181,33 @@ class GymVectorForm(_OneAgent):
     def step(self, actions: Mapping[str, Array]) -> Step:
         """See VectorEnvironment.step."""
         batch = self.columns.batch(actions[AGENT])
+        count, reset = self.count, self._over
         rewards, terminated, truncated = self._rewards, self._terminated, self._truncated
+        answer = None
         try:
-            observations, given, terminations, truncations, _ = self._environment.step(batch)
+            answer = self._environment.step(batch)
+            observations, gained, terminations, truncations, _ = answer
             self.columns.write_all(observations)
-            rewards[:] = given
-            terminated[:] = terminations
-            truncated[:] = truncations
+            earned = rewards_of(gained, count)
+            if earned is None:
+                raise NotOfSpace(f"reward is {brief(gained)}, not {count} numbers")
+            rewards[:] = earned
+            terminated[:] = check_flags(terminations, count, "terminated")
+            truncated[:] = check_flags(truncations, count, "truncated")
         except Exception as error:
-            raise self._failed(error) from error
-        reset, valid, returns = self._over, self._valid, self._returns
+            raise self._failed(error, answer) from error
+        valid, returns = self._valid, self._returns
         valid.fill(True)
+        returns += earned
         for i in reset:  # these copies were reset by this call, whatever numbers they gave for it
             rewards[i] = returns[i] = 0.0
             terminated[i] = truncated[i] = valid[i] = False
             self._rows.begin(i)
-        returns += rewards
+        if not finite(rewards):
+            raise self._failed(NotOfSpace(f"reward is {brief(rewards)}, not {count} finite numbers"), answer)
         self._over = over = (terminated | truncated).nonzero()[0].tolist()
-        episodes = [self._ended(i, returns[i]) for i in over]
-        env_steps = self.count - len(reset)
+        episodes = [self._ended(i) for i in over]
+        env_steps = count - len(reset)
         return self._rows.close(env_steps, episodes)
 
     def close(self) -> None:
@@ -176,5 +215,8 @@ class GymVectorForm(_OneAgent):
         with suppress(Exception):
             self._environment.close()
 
-    def _failed(self, error: Exception) -> EnvironmentFailed:
-        return EnvironmentFailed(error, self._rows.seed_of(0), 0, self._rows.row, None)
+    def _failed(self, error: Exception, answer: Any, *, resetting: bool = False) -> EnvironmentFailed:
+        method, names = ("reset", RESET) if resetting else ("step", STEP)
+        cause = error if answer is None else unpacked(answer, names) or error
+        rows = self._rows
+        return EnvironmentFailed(cause, rows.seed_of(0), 0, rows.row, None, method=method, name=rows.name)

@@ -42,11 +42,11 @@ def make(settings: EnvironmentSettings, count: int, seed: int = 0) -> VectorEnvi
     environments = [_vector_form(settings, count)] if settings.vector else []
     try:
         if settings.vector:
-            return GymVectorForm(environments[0], seed)
+            return GymVectorForm(environments[0], seed, settings.id)
         build = builder(settings)
         environments.extend(build() for _ in range(count))
         form = GymEnvironments if isinstance(environments[0], gymnasium.Env) else ZooEnvironments
-        return form(environments, seed)
+        return form(environments, seed, settings.id)
     except Exception as error:
         for environment in environments:
             with suppress(Exception):

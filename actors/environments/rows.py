@@ -7,7 +7,9 @@ seconds are counted from the moment before its reset.
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
+from actors.conform import RESET, STEP, unpacked
 from actors.environments.vector import (
     Column,
     EnvironmentFailed,
@@ -29,8 +31,11 @@ class Rows:
         observations: Observations,
         masks: Masks,
         columns: tuple[Column, Column, Column, Column],
+        *,
+        name: str = "",
     ) -> None:
-        """`columns` are rewards, terminated, truncated, valid."""
+        """`columns` are rewards, terminated, truncated, valid; `name` is the environment's in messages."""
+        self.name = name
         self.seed = seed
         self.row = 0
         self._count = count
@@ -65,10 +70,13 @@ class Rows:
         self.row += 1
         return Step(self._observations, self._masks, *self._columns, env_steps, episodes)
 
-    def failed(self, error: Exception, i: int, step: int | None = None) -> EnvironmentFailed:
-        """Copy i raised in its transition of this row, or (`step` 0) in its reset."""
-        made = self.length(i) - 1 if step is None else step
-        return EnvironmentFailed(error, self.seed_of(i), self._episode[i], made, i)
+    def failed(self, error: Exception, i: int, answer: Any = None, *, resetting: bool = False) -> EnvironmentFailed:
+        """Copy i raised in its transition of this row or in its reset, or its `answer` was none."""
+        method, names = ("reset", RESET) if resetting else ("step", STEP)
+        cause = error if answer is None else unpacked(answer, names) or error
+        made = 0 if resetting else self.length(i) - 1
+        episode, seed = self._episode[i], self.seed_of(i)
+        return EnvironmentFailed(cause, seed, episode, made, i, method=method, name=self.name)
 
     def seed_of(self, i: int) -> int:
         """The seed of copy i."""

@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from gymnasium import spaces
 from numpy.typing import NDArray
 
+from actors.conform import NotOfSpace
 from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RunError
 
@@ -69,6 +71,7 @@ class VectorEnvironment(Protocol):
     kind: Literal["gymnasium", "pettingzoo"]
     agents: tuple[str, ...]
     count: int
+    observation_spaces: dict[str, spaces.Space[Any]]
     observation_specs: dict[str, ObservationSpec]
     action_specs: dict[str, ActionSpec]
     observations: Observations
@@ -92,20 +95,35 @@ class VectorEnvironment(Protocol):
 
 
 class EnvironmentFailed(RunError):  # noqa: N818  the tree's errors say what happened
-    """An environment raised in `reset` or `step`.
+    """An environment raised in `reset` or `step`, or gave there what its space does not have.
 
     `seed` is the one that environment `environment` was seeded with, `episode` counts its resets since (from 0), `step`
     the env steps made in that episode: enough to play up to the same place. `traceback` is the environment's own, as
     text. `environment` is None where a vector form does not say which copy it was; `step` then counts rows since reset.
     """
 
-    def __init__(self, cause: BaseException, seed: int, episode: int, step: int, environment: int | None) -> None:
-        where = "the vector environment" if environment is None else f"environment {environment}"
-        super().__init__(
-            f"{where} (seed {seed}, episode {episode}, step {step}) raised {type(cause).__name__}: {cause}"
-        )
+    def __init__(
+        self,
+        cause: BaseException,
+        seed: int,
+        episode: int,
+        step: int,
+        environment: int | None,
+        *,
+        method: str = "step",
+        name: str = "",
+    ) -> None:
+        copy = "the vector environment" if environment is None else f"environment {environment}"
+        of = f" of {name}" if name else ""
+        self.what = f"{method}(): {cause}"
+        if not isinstance(cause, NotOfSpace):
+            self.what = f"{method}() raised {type(cause).__name__}: {cause}"
+        self.where = f"seed {seed}, episode {episode}, step {step}"
+        super().__init__(f"{copy}{of} ({self.where}): {self.what}")
+        self.cause = cause
         self.traceback = "".join(traceback.format_exception(cause))
         self.seed = seed
         self.episode = episode
         self.step = step
         self.environment = environment
+        self.method = method

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from actors.conform import check_flag, check_mappings, check_reward, finite
 from actors.environments.columns import AgentColumns, Write
 from actors.environments.rows import Rows
 from actors.environments.vector import (
@@ -35,7 +36,7 @@ class ZooEnvironments:
 
     kind: Literal["gymnasium", "pettingzoo"] = "pettingzoo"
 
-    def __init__(self, environments: Sequence[Any], seed: int = 0) -> None:
+    def __init__(self, environments: Sequence[Any], seed: int = 0, name: str = "") -> None:
         """`environments` are pettingzoo.ParallelEnv, all alike. Raises UnsupportedSpace."""
         first = environments[0]
         self.agents: tuple[str, ...] = tuple(first.possible_agents)
@@ -51,6 +52,7 @@ class ZooEnvironments:
         self._writes = [column.write for column in self.columns.values()]
         self._converts = [column.rows for column in self.columns.values()]
         self._places = {agent: place for place, agent in enumerate(self.agents)}
+        self.observation_spaces = {agent: first.observation_space(agent) for agent in self.agents}
         self.observation_specs = {agent: column.observation_spec for agent, column in self.columns.items()}
         self.action_specs = {agent: column.action_spec for agent, column in self.columns.items()}
         self.observations: Observations = {agent: column.arrays for agent, column in self.columns.items()}
@@ -67,7 +69,7 @@ class ZooEnvironments:
             self._column(self._truncated),
             self._column(self._valid),
         )
-        self._rows = Rows(count, seed, self.observations, self.masks, columns)
+        self._rows = Rows(count, seed, self.observations, self.masks, columns, name=name)
         self._present: list[Present] = [[] for _ in range(count)]
         self._names: list[list[str]] = [[] for _ in range(count)]
 
@@ -75,7 +77,7 @@ class ZooEnvironments:
         """See VectorEnvironment.reset."""
         self._rows.begin_all(seed)
         for i in range(self.count):
-            self._reset(i, self._rows.seed_of(i))
+            self.reset_copy(i, self._rows.seed_of(i))
         return self.observations
 
     def step(self, actions: Mapping[str, Array]) -> Step:
@@ -89,7 +91,7 @@ class ZooEnvironments:
         env_steps = self.count
         ended: list[int] = []
         everyone = len(self.agents)
-        i = 0
+        i, answer = 0, None
         try:
             for i, step in enumerate(self._steps):
                 present = self._present[i]
@@ -97,28 +99,39 @@ class ZooEnvironments:
                     valid[:, i] = False
                     if not present:
                         self._rows.begin(i)
-                        self._reset(i, None)
+                        self.reset_copy(i, None)
                         env_steps -= 1
                         continue
                     for _, place, _ in present:
                         valid[place, i] = True
-                given, gained, terminations, truncations, _ = step({agent: rows[j][i] for agent, j, _ in present})
-                flagged = False
+                answer = step({agent: rows[j][i] for agent, j, _ in present})
+                observations, gained, terminations, truncations, infos = answer
+                check_mappings(observations, gained, terminations, truncations, infos)
+                changed = False
                 for agent, place, write in present:
-                    observation = given.get(agent)
+                    observation, reward = observations.get(agent), gained.get(agent)
+                    if observation is None or reward is None:
+                        changed = True
                     if observation is not None:
                         write(i, observation)
-                    rewards[place, i] = gained.get(agent, 0.0)
-                    if terminations.get(agent) or truncations.get(agent):
-                        flagged = True
-                if flagged or self._environments[i].agents != self._names[i]:
-                    self._change(i, given, terminations, truncations)
+                    if reward is not None:
+                        rewards[place, i] = reward if type(reward) is float else check_reward(reward, agent)
+                    terminated, truncated = terminations.get(agent, False), truncations.get(agent, False)
+                    if (terminated is not False and check_flag(terminated, "terminated", agent)) or (
+                        truncated is not False and check_flag(truncated, "truncated", agent)
+                    ):
+                        changed = True
+                if changed or self._environments[i].agents != self._names[i]:
+                    self._change(i, observations, gained, terminations, truncations)
                     if not self._present[i]:
                         ended.append(i)
+            if not finite(rewards.reshape(-1)):
+                at, i = (int(places[0]) for places in np.nonzero(~np.isfinite(rewards)))
+                check_reward(rewards[at, i], self.agents[at])
         except EnvironmentFailed:
             raise
         except Exception as error:
-            raise self._rows.failed(error, i) from error
+            raise self._rows.failed(error, i, answer) from error
         self._returns += rewards
         self._lengths += valid
         return self._rows.close(env_steps, [self._ended(i) for i in ended])
@@ -129,37 +142,47 @@ class ZooEnvironments:
             with suppress(Exception):
                 environment.close()
 
-    def _reset(self, i: int, seed: int | None) -> None:
+    def reset_copy(self, i: int, seed: int | None) -> None:
+        """Reset one copy. Raises EnvironmentFailed."""
+        answer = None
         try:
-            observations, _ = self._environments[i].reset(seed=seed)
+            answer = self._environments[i].reset(seed=seed)
+            observations, infos = answer
+            check_mappings(observations, infos)
             names = list(self._environments[i].agents)
             self._enter(i, names)
             for agent, column in self.columns.items():
-                if observations.get(agent) is None:
-                    column.clear(i)
+                if agent in names or observations.get(agent) is not None:
+                    column.write(i, observations.get(agent))
                 else:
-                    column.write(i, observations[agent])
+                    column.clear(i)
             if not names:
                 raise RuntimeError("reset left no agent in `agents`; an episode needs at least one")
         except Exception as error:
-            raise self._rows.failed(error, i, 0) from error
+            raise self._rows.failed(error, i, answer, resetting=True) from error
         self._returns[:, i] = 0.0
         self._lengths[:, i] = 0
 
-    def _change(self, i: int, given: Any, terminations: Any, truncations: Any) -> None:
+    def _change(self, i: int, observations: Any, gained: Any, terminations: Any, truncations: Any) -> None:
         """Note who died, left or appeared in the step that environment i just made."""
         now = list(self._environments[i].agents)
         before = self._names[i]
-        for agent in before:
-            place = self._places[agent]
-            truncated = bool(truncations.get(agent))
-            self._truncated[place, i] = truncated
-            self._terminated[place, i] = bool(terminations.get(agent)) or (agent not in now and not truncated)
-        left = [agent for agent in now if not (terminations.get(agent) or truncations.get(agent))]
+        left = []
+        for agent in dict.fromkeys([*before, *now]):
+            terminated = check_flag(terminations.get(agent, False), "terminated", agent)
+            truncated = check_flag(truncations.get(agent, False), "truncated", agent)
+            if agent in now and not (terminated or truncated):
+                left.append(agent)
+            if agent in before:
+                place = self._places[agent]
+                self._truncated[place, i] = truncated
+                self._terminated[place, i] = terminated or (agent not in now and not truncated)
         self._enter(i, left)
         for agent in left:
-            if agent not in before and given.get(agent) is not None:
-                self.columns[agent].write(i, given[agent])
+            if agent in before:
+                check_reward(gained.get(agent), agent)
+            if agent not in before or observations.get(agent) is None:
+                self.columns[agent].write(i, observations.get(agent))
 
     def _enter(self, i: int, names: list[str]) -> None:
         strangers = [agent for agent in names if agent not in self._places]

@@ -207,7 +207,7 @@ def test_how_an_episode_becomes_a_score() -> None:
     assert judged({"success": True}, score="success") == 1.0
     assert judged({"a": {"won": 1.0}, "b": {"won": 0.0}, "c": {}}, score="won") == 0.5
     assert math.isnan(judged({"success": math.nan}, score="success"))
-    with pytest.raises(RequestError, match=r"curriculum.score 'success': the last info has no 'success' \(it has: won"):
+    with pytest.raises(RequestError, match=r"the last info of an episode of 'a' has no 'success' \(it has: won\)"):
         judged({"won": 1}, score="success")
     with pytest.raises(RequestError, match=r"curriculum.score 'math:no'"):
         judged({}, score="math:no")

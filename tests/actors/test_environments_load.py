@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from actors.environments.load import make
-from actors.environments.probe import probe
 from actors.environments.settings import EnvironmentSettings
+from actors.probe import Question
+from actors.probe import probe as answer
 from broker.errors import RequestError, UnsupportedSpace
 
 
@@ -76,9 +77,15 @@ def test_a_module_that_lacks_what_it_needs_says_so(tmp_path, monkeypatch) -> Non
         probe(EnvironmentSettings(id="broken_world:World"))
 
 
+def probe(settings: EnvironmentSettings) -> dict:
+    return answer(Question(settings))
+
+
 def _probe(text: str) -> tuple[int, dict]:
-    command = [sys.executable, "-m", "actors.environments.probe"]
-    ran = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "actors.probe"]
+    ran = subprocess.run(
+        command, input=f'{{"environment": {text}}}', capture_output=True, text=True, timeout=60, check=False
+    )
     assert ran.stdout.count("\n") == 1
     return ran.returncode, json.loads(ran.stdout)
 

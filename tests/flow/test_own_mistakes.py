@@ -11,6 +11,7 @@ import launcher
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from tests.flow.running import Running, headrace
+from tracker.ledger import LedgerReader
 
 OWN = """
 import gymnasium
@@ -33,15 +34,27 @@ class Plain(gymnasium.Env):
         return np.zeros(3, np.float32), 1.0, self.steps >= 10, False, {}
 
 
-class Unpaid(Plain):
+class Blind(Plain):
     def step(self, action):
-        seen, _, over, cut, info = super().step(action)
-        return seen, float("nan"), over, cut, info
+        seen, *rest = super().step(action)
+        return seen * float("nan"), *rest
 
 
 class Falling(Plain):
+    made = 0
+
     def step(self, action):
-        raise RuntimeError("the floor is missing")
+        self.made += 1
+        if self.made == 60:
+            raise RuntimeError("the floor is missing")
+        return super().step(action)
+
+
+class Shrinking(Falling):
+    def step(self, action):
+        self.made += 1
+        seen, *rest = Plain.step(self, action)
+        return seen[: 1 if self.made == 60 else 3], *rest
 
 
 class Silent(Plain):
@@ -69,13 +82,13 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_experience_that_is_refused_is_told_in_the_summary_with_its_reason(home: Path) -> None:
-    done = headrace("run", "own.toml", "--headless", "--seconds", "4", "--set", "environment.id=own:Unpaid", cwd=home)
+    done = headrace("run", "own.toml", "--headless", "--seconds", "4", "--set", "environment.id=own:Blind", cwd=home)
     assert done.returncode == 0, done.stderr
-    assert "ValueError: rewards are not finite" in done.stdout
+    assert "are not finite" in done.stdout
     assert "! agent refused" in done.stdout
     (directory,) = (home / "runs-out").iterdir()
     policy = json.loads((directory / "summary.json").read_text())["policies"]["agent"]
-    assert policy["refusal"] == "ValueError: rewards are not finite"
+    assert policy["refusal"].endswith("are not finite")
     assert policy["fragments"]["refused"] > 0 == policy["fragments"]["consumed"]
 
 
@@ -84,9 +97,26 @@ def test_a_run_in_which_everything_fell_has_failed(home: Path) -> None:
     assert done.returncode == 1, done.stdout
     assert "nothing was learned: actor-0 ended with status 1" in done.stderr
     assert "the floor is missing" in done.stderr
-    message = headrace("check", "own.toml", "--set", "environment.id=own:Silent", cwd=home)
+
+
+def test_an_observation_not_of_its_space_is_an_environment_error(home: Path) -> None:
+    setting = ("--set", "environment.id=own:Shrinking", "--set", "supervision.restarts=0")
+    done = headrace("run", "own.toml", "--headless", "--seconds", "20", *setting, cwd=home)
+    assert done.returncode == 1, done.stdout
+    assert "agent's observation is float32[1] (0), and its space says float32[3]" in done.stderr
+    (directory,) = (home / "runs-out").iterdir()
+    with LedgerReader(directory / "ledger.sqlite") as ledger:
+        (fault,) = [json.loads(fact.body) for fact in ledger.read_all() if fact.kind == "environment_error"]
+    assert (fault["step"], fault["episode"]) == (9, 5)
+    assert "NotOfSpace" in fault["traceback"]
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_what_the_first_episode_shows_starts_no_run(home: Path, command: str) -> None:
+    message = headrace(command, "own.toml", "--set", "environment.id=own:Silent", cwd=home)
     assert message.returncode == 2
-    assert "step() gave NoneType. To mend it: return (observation, reward, terminated" in message.stderr
+    assert "step(): the answer is NoneType, not (observation, reward, terminated" in message.stderr
+    assert not (home / "runs-out").exists() or not list((home / "runs-out").iterdir())
 
 
 @pytest.mark.parametrize(

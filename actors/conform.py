@@ -1,0 +1,189 @@
+"""Whether what an environment gives is what its space says: shape, dtype, range.
+
+A value passes if nothing of it is lost when it is stored: its shape is the space's, its dtype casts within the kind
+(float64 to float32, whole numbers to a type that holds them), and indices and bits are in their range. A float is no
+index, a shorter array is not broadcast, and nothing is cut off. The bounds of a Box are not asked: many environments
+leave theirs. Rewards are finite numbers, flags are true or false.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+Array = np.ndarray[Any, Any]
+
+RESET = ("observation", "info")
+STEP = ("observation", "reward", "terminated", "truncated", "info")
+LARGEST_REWARD = float(np.finfo(np.float32).max)
+BOOL = np.dtype(bool)
+INDEX_TYPES = frozenset({int, *(np.dtype(code).type for code in "bhilqBHILQ")})
+
+
+class NotOfSpace(ValueError):  # noqa: N818 - failures are named as in broker.errors
+    """An environment gave a value that its space does not have. The text says what came and what was expected."""
+
+    def __init__(self, text: str, repair: str = "let the space say what is given, or give what it says") -> None:
+        super().__init__(text)
+        self.repair = repair
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a space says of one array. `low` and `high` bound the values of indices and bits; a Box has None there."""
+
+    name: str
+    """What the value is called in messages."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    low: int | None = None
+    high: int | None = None
+
+    def fit(self, value: Any, count: tuple[int, ...] = ()) -> Array:
+        """The value as an array that can be stored without loss; `count` leads its shape. Raises NotOfSpace."""
+        try:
+            array: Array = np.asarray(value)
+        except ValueError:  # nested sequences of unequal lengths
+            raise self.refuse(value, count) from None
+        if array.shape != (*count, *self.shape) or not _casts(array.dtype, self.dtype):
+            raise self.refuse(value, count)
+        low, high = self.low, self.high
+        if low is None and self.dtype.kind in "iu" and array.dtype != self.dtype:
+            limits = np.iinfo(self.dtype)
+            low, high = int(limits.min), int(limits.max)
+        if low is not None and high is not None:
+            outside = (array < low) | (array > high)
+            if outside.any():
+                raise self.refuse(array[outside][0], count)
+        return array
+
+    def refuse(self, value: Any, count: tuple[int, ...] = ()) -> NotOfSpace:
+        """The error that says so."""
+        shape = [*count, *self.shape]
+        expected = f"{self.dtype}{shape or ''}"
+        if self.low is not None:
+            expected = f"{'a whole number' if not shape else expected} from {self.low} to {self.high}"
+        return NotOfSpace(f"{self.name} is {brief(value)}, and its space says {expected}")
+
+
+def brief(value: Any) -> str:
+    """A value in few words: of an array its dtype and shape, and its numbers where they are few."""
+    if isinstance(value, np.ndarray):
+        few = 0 < value.size <= 4 and value.dtype.kind in "biuf"
+        numbers = f" ({', '.join(f'{number:g}' for number in value.reshape(-1).tolist())})" if few else ""
+        return f"{value.dtype}{list(value.shape)}{numbers}"
+    if isinstance(value, np.generic):
+        return f"{value.item()!r:.60} ({value.dtype})"
+    return f"{value!r:.60} ({type(value).__name__})"
+
+
+def flattener(space: spaces.Space[Any], name: str) -> Callable[[Any], list[Any]]:
+    """What turns an observation of a Dict or Tuple into its leaves, in the space's order. It raises NotOfSpace."""
+    if isinstance(space, spaces.Dict):
+        keys = set(space.spaces)
+        inner = [(key, flattener(part, f"{name}[{key!r}]")) for key, part in space.spaces.items()]
+
+        def of_mapping(value: Any) -> list[Any]:
+            check_keys(value, keys, name)
+            return [leaf for key, leaves in inner for leaf in leaves(value[key])]
+
+        return of_mapping
+    if isinstance(space, spaces.Tuple):
+        parts = [flattener(part, f"{name}[{place}]") for place, part in enumerate(space.spaces)]
+
+        def of_tuple(value: Any) -> list[Any]:
+            if not isinstance(value, tuple | list) or len(value) != len(parts):
+                came = f"a {type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else brief(value)
+                raise NotOfSpace(f"{name} is {came}, and its space says a tuple of {len(parts)}")
+            return [leaf for leaves, part in zip(parts, value, strict=True) for leaf in leaves(part)]
+
+        return of_tuple
+    return lambda value: [value]
+
+
+def check_keys(value: Any, keys: Collection[str], name: str) -> None:
+    """NotOfSpace unless it is a mapping with exactly these keys."""
+    if not isinstance(value, dict | Mapping):
+        raise NotOfSpace(f"{name} is {brief(value)}, and its space says a mapping with {_listed(keys)}")
+    if value.keys() != keys:
+        raise NotOfSpace(f"{name} has the keys {_listed(value)}, and its space says {_listed(keys)}")
+
+
+def check_mappings(*values: Any) -> None:
+    """NotOfSpace unless each part of an answer that has to be a mapping is one."""
+    for value in values:
+        if not isinstance(value, dict | Mapping):
+            raise NotOfSpace(f"a part of the answer is {brief(value)}, not a mapping", "give a dict")
+
+
+def rewards_of(values: Any, count: int) -> Array | None:
+    """The rewards of `count` copies as one array; None unless each is one number (`check_reward` says which is not)."""
+    try:
+        array: Array = np.asarray(values)
+    except ValueError:  # nested sequences of unequal lengths
+        return None
+    return array if array.shape == (count,) and array.dtype.kind in "fiub" else None
+
+
+def finite(rewards: Array) -> bool:
+    """Whether all rewards (a row of float32) are finite: a sum of squares says so at a third of the cost."""
+    return math.isfinite(rewards.dot(rewards)) or bool(np.isfinite(rewards).all())
+
+
+def check_reward(value: Any, agent: str = "") -> float:
+    """The reward as a float; NotOfSpace unless it is one finite number (of float32)."""
+    number: Array = np.asarray(value) if not isinstance(value, list | tuple) else np.empty(0)
+    if number.shape != () or number.dtype.kind not in "fiub" or not abs(float(number)) <= LARGEST_REWARD:
+        raise NotOfSpace(f"{_whose(agent)}reward is {brief(value)}, not a finite number", "give one number")
+    return float(number)
+
+
+def check_flag(value: Any, name: str, agent: str = "") -> bool:
+    """The flag `name` as a bool; NotOfSpace unless it is true or false (0 and 1 are)."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    number: Array = np.asarray(value) if not isinstance(value, list | tuple) else np.empty(0)
+    if number.shape != () or number.dtype.kind not in "biuf" or float(number) not in {0.0, 1.0}:
+        raise NotOfSpace(f"{_whose(agent)}{name} is {brief(value)}, not True or False", "give a bool")
+    return bool(number)
+
+
+def check_flags(values: Any, count: int, name: str) -> Array:
+    """The flags `name` of `count` copies as bools; NotOfSpace unless they are that."""
+    array: Array = np.asarray(values)
+    if array.shape != (count,) or (array.dtype is not BOOL and not (array.dtype.kind in "biuf" and _bits(array))):
+        raise NotOfSpace(f"{name} is {brief(values)}, not bool[{count}]", "give one bool a copy")
+    return array
+
+
+def unpacked(answer: Any, names: tuple[str, ...]) -> NotOfSpace | None:
+    """What is wrong with an answer of `reset` or `step` that could not be taken apart into `names`, if anything."""
+    if isinstance(answer, tuple | list) and len(answer) == len(names):
+        return None
+    came = f"{len(answer)} values" if isinstance(answer, tuple | list) else type(answer).__name__
+    form = f"({', '.join(names)})"
+    return NotOfSpace(f"the answer is {came}, not {form}", f"return {form}")
+
+
+@lru_cache(256)
+def _casts(given: np.dtype[Any], expected: np.dtype[Any]) -> bool:
+    whole = given.kind in "biu" and expected.kind in "biu"  # their values are looked at
+    return whole or (given.kind in "biuf" and np.can_cast(given, expected, "same_kind"))
+
+
+def _bits(array: Array) -> bool:
+    return bool(((array == 0) | (array == 1)).all())
+
+
+def _listed(keys: Collection[Any]) -> str:
+    return ", ".join(sorted(map(repr, keys))) or "nothing"
+
+
+def _whose(agent: str) -> str:
+    return f"{agent}'s " if agent else ""

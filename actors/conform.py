@@ -21,6 +21,8 @@ Array = np.ndarray[Any, Any]
 
 RESET = ("observation", "info")
 STEP = ("observation", "reward", "terminated", "truncated", "info")
+NO_ANSWER = object()
+"""In place of an answer that did not come."""
 LARGEST_REWARD = float(np.finfo(np.float32).max)
 BOOL = np.dtype(bool)
 INDEX_TYPES = frozenset({int, *(np.dtype(code).type for code in "bhilqBHILQ")})
@@ -164,7 +166,7 @@ def check_flags(values: Any, count: int, name: str) -> Array:
 
 def unpacked(answer: Any, names: tuple[str, ...]) -> NotOfSpace | None:
     """What is wrong with an answer of `reset` or `step` that could not be taken apart into `names`, if anything."""
-    if isinstance(answer, tuple | list) and len(answer) == len(names):
+    if answer is NO_ANSWER or (isinstance(answer, tuple | list) and len(answer) == len(names)):
         return None
     came = f"{len(answer)} values" if isinstance(answer, tuple | list) else type(answer).__name__
     form = f"({', '.join(names)})"

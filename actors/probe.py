@@ -101,6 +101,7 @@ def _tasks(question: Question) -> tuple[list[Known], list[str]]:
     asked = {
         "curriculum": question.curriculum,
         "environment": question.environment.model_dump(mode="json"),
+        "worker_id": 0,
         "folder": question.folder,
         "seed": question.seed,
         "generation": "check",

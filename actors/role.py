@@ -29,6 +29,7 @@ from actors.seeds import actor_seed, policy_seed
 from actors.services import Services
 from actors.spaces import ActionSpec, ObservationSpec
 from actors.task_loop import TaskLoop
+from actors.worker_ids import WorkerIds
 from broker.policy_spoke import PolicySpoke
 from broker.station import Spec, Station
 
@@ -91,7 +92,7 @@ def _listed(station: Station, hub: str) -> bool:
 def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, run = station.spec, station.spec.run
     seed = actor_seed(spec.seed, spec.index, spec.attempt)
-    settings = _settings(run)
+    settings = EnvironmentSettings.of(run)
     station.doing = f"making {settings.id}"
     workshop = Workshop(station, settings.model_dump(mode="json"))
     environment = _environment(station, settings, seed, workshop)
@@ -110,28 +111,20 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
         environment.close()
 
 
-def _settings(run: dict[str, Any]) -> EnvironmentSettings:
-    return EnvironmentSettings(
-        id=run["environment"]["id"],
-        settings=run["environment"].get("settings", {}),
-        normalise=tuple(run["environment"].get("normalise", ())),
-        vector=run["actors"]["vector"],
-    )
-
-
 def _environment(station: Station, settings: EnvironmentSettings, seed: int, workshop: Workshop) -> VectorEnvironment:
     run = station.spec.run
     count: int = run["actors"]["environments"]
+    workers = WorkerIds.of_actor(run, station.spec.index)
     if "curriculum" not in run:
-        return make(settings, count, seed)
+        return make(settings, count, seed, workers)
     score = scorer(DrawingSettings.read(run["curriculum"]))
-    return TaskedEnvironments(settings, count, seed, Desk(station, workshop, count), score)
+    return TaskedEnvironments(settings, count, seed, Desk(station, workshop, count), score, workers=workers)
 
 
 def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     spec, actors = station.spec, station.spec.run["actors"]
     rollout = rollout_of(spec, Services(station))
-    plain = _settings(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
+    plain = EnvironmentSettings.of(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
     workshop = Workshop(station, plain) if "curriculum" in spec.run else None
     concurrency = max(actors["concurrency"], getattr(rollout, "at_once", 1))
     try:

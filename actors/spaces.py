@@ -11,7 +11,7 @@ leaf named ""; an action mask is no part of the observation. No torch here: ligh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ Path = tuple[str | int, ...]
 OBSERVATIONS = "Box, Discrete, MultiBinary, and Dict or Tuple of these"
 ACTIONS = "Discrete, MultiDiscrete (one row) and Box of floats"
 MASKED = {"observation", "action_mask"}
+LARGEST_BOUND = 1e30
+"""A greater bound of a Box stands for none: spaces name the largest float where they mean infinity."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class ActionSpec:
     `shape` is that of one action: () discrete, (k,) multi_discrete, the box's own for a box. `nvec` is the number of
     choices, of each part: (n,) discrete, k numbers multi_discrete, () for a box. `low` and `high` are a box's bounds,
     flattened, infinite where there is none. `masked`: the environment says which choices are legal, by [sum(nvec)]
-    bools. `start` is what the environment's own choices are counted from; a policy's are counted from 0.
+    bools. `start` is what the environment's own choices are counted from; a policy's are counted from 0. `rescaled`: a
+    box's dimensions with two finite bounds are -1 to 1 for the policy.
     """
 
     kind: ActionKind
@@ -118,6 +121,7 @@ class ActionSpec:
     high: tuple[float, ...] = ()
     masked: bool = False
     start: tuple[int, ...] = ()
+    rescaled: bool = False
 
     @property
     def dtype(self) -> str:
@@ -128,6 +132,26 @@ class ActionSpec:
     def mask_size(self) -> int:
         """How many choices a mask speaks of (and logits a policy gives), over all parts; 0 for a box."""
         return sum(self.nvec)
+
+    def to_environment(self, dtype: Any = None) -> Callable[[np.ndarray], np.ndarray]:
+        """What turns a policy's actions [B, ...] into the environment's own: offset, or rescaled and clipped.
+
+        `dtype` is the space's, where it is known.
+        """
+        kind = np.dtype(self.dtype if dtype is None else dtype)
+        if self.kind != "box":
+            start = np.asarray(self.start, np.int64).reshape(self.shape)
+            if not start.any() and kind == self.dtype:
+                return lambda actions: actions
+            return lambda actions: (actions + start).astype(kind)
+        low, high = (np.asarray(side, np.float64).reshape(self.shape) for side in (self.low, self.high))
+        bounded = _bounded(low, high) & self.rescaled
+        scale = np.where(bounded, high / 2 - np.where(bounded, low, 0.0) / 2, 1.0).astype(kind)
+        centre = np.where(bounded, high / 2 + np.where(bounded, low, 0.0) / 2, 0.0).astype(kind)
+        low, high = low.astype(kind), high.astype(kind)
+        if (scale == 1.0).all() and not centre.any():  # always a fresh array: an environment may keep or change it
+            return lambda actions: np.clip(actions.astype(kind), low, high)
+        return lambda actions: np.clip(actions.astype(kind) * scale + centre, low, high)
 
     def to_plain(self) -> dict[str, Any]:
         """The same as JSON values; an infinite bound is null, for JSON has no infinity."""
@@ -164,9 +188,16 @@ def observation_spec(space: spaces.Space[Any], agent: str = "agent") -> Observat
 
 
 def action_spec(
-    space: spaces.Space[Any], agent: str = "agent", observation: spaces.Space[Any] | None = None
+    space: spaces.Space[Any],
+    agent: str = "agent",
+    observation: spaces.Space[Any] | None = None,
+    *,
+    rescale: bool = False,
 ) -> ActionSpec:
-    """Describe an action space; a mask is looked for in `observation`. Raises UnsupportedSpace."""
+    """Describe an action space; a mask is looked for in `observation`. Raises UnsupportedSpace.
+
+    `rescale`: where a box has finite bounds, a policy's -1 to 1 stand for them.
+    """
     mask = None if observation is None else split_mask(observation)[1]
     if isinstance(space, spaces.Discrete):
         spec = ActionSpec("discrete", (int(space.n),), (), masked=mask is not None, start=(int(space.start),))
@@ -176,7 +207,8 @@ def action_spec(
         spec = ActionSpec("multi_discrete", nvec, (len(nvec),), masked=mask is not None, start=start)
     elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         low, high = (tuple(float(bound) for bound in side.reshape(-1)) for side in (space.low, space.high))
-        spec = ActionSpec("box", (), tuple(space.shape), low, high)
+        rescaled = rescale and bool(_bounded(np.asarray(low), np.asarray(high)).any())
+        spec = ActionSpec("box", (), tuple(space.shape), low, high, rescaled=rescaled)
     else:
         raise _unsupported(agent, "action", space, "no policy of ours can act in it", ACTIONS)
     if mask is not None and (spec.kind == "box" or math.prod(mask.shape or ()) != spec.mask_size):
@@ -215,6 +247,11 @@ def _leaf(path: Path, space: spaces.Space[Any], agent: str) -> Leaf:
     if isinstance(space, spaces.MultiBinary):
         return Leaf(name, "multi_binary", tuple(space.shape), "int8")
     raise _unsupported(agent, "observation", space, f"no policy of ours can see it (at {name!r})", OBSERVATIONS)
+
+
+def _bounded(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Where both bounds are finite."""
+    return np.asarray((np.abs(low) < LARGEST_BOUND) & (np.abs(high) < LARGEST_BOUND))
 
 
 def _unsupported(agent: str, role: str, space: object, wrong: str, supported: str) -> UnsupportedSpace:

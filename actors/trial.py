@@ -23,7 +23,7 @@ from actors.environments.load import KEY
 from actors.environments.settings import EnvironmentSettings
 from actors.environments.vector import Array, EnvironmentFailed, VectorEnvironment
 from actors.environments.zoo import ZooEnvironments
-from actors.spaces import ActionSpec, leaf_spaces, split_mask
+from actors.spaces import LARGEST_BOUND, ActionSpec, leaf_spaces, split_mask
 from broker import references
 from broker.errors import RequestError
 
@@ -33,8 +33,8 @@ FEWEST_ROWS = 3
 """Rows that are played however long they take."""
 LARGE = 100.0
 """Observations beyond it are far from 1, near which networks learn."""
-LARGEST_BOUND = 1e30
-"""Greater bounds stand for none: spaces name the largest float where they mean infinity."""
+FAR = 10.0
+"""Bounds of actions beyond it are out of reach of a policy that begins about 1 from 0."""
 
 
 def play(settings: EnvironmentSettings, environment: VectorEnvironment, seed: int) -> list[str]:
@@ -132,9 +132,10 @@ def _of_actions(environment: VectorEnvironment) -> list[str]:
     for agent, spec in environment.action_specs.items():
         bounds = [abs(bound) for bound in (*spec.low, *spec.high)]
         if spec.kind == "box" and max(bounds) >= LARGEST_BOUND:
-            warnings.append(
-                f"{agent}'s action is a Box without bounds: a policy begins with actions within about 3 of 0"
-            )
+            warnings.append(f"{agent}'s action is a Box without bounds: a policy begins with actions about 1 from 0")
+        elif spec.kind == "box" and not spec.rescaled and max(bounds) > FAR:
+            text = f"{agent}'s action has bounds up to {max(bounds):g}, and a policy begins about 1 from 0"
+            warnings.append(f'{text}: set policies.actions = "rescale"')
     return warnings
 
 

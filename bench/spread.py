@@ -55,7 +55,7 @@ def step_alone(seed: int, seconds: float, *, ours: bool) -> None:
         from actors.environments.load import builder
         from actors.environments.settings import EnvironmentSettings
 
-        environment = builder(EnvironmentSettings(id="mpe2:simple_spread_v3", settings={"max_cycles": 25}))()
+        environment = builder(EnvironmentSettings(id="mpe2:simple_spread_v3", settings={"max_cycles": 25}))(0)
     environment.reset(seed=seed)
     agents = list(environment.possible_agents)
     draw = random.Random(seed)

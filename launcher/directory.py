@@ -1,6 +1,7 @@
 """The run directory.
 
-    runs-out/<name>-<time>/  run.toml  token  ipc  run.lock  ledger.sqlite  summary.json  checkpoints/  logs/
+    runs-out/<name>-<time>/  run.toml  spaces.json  token  ipc  run.lock
+                             ledger.sqlite  summary.json  checkpoints/  logs/
 
 Invariant: a directory belongs to one run: one that holds a ledger is only entered to resume it, and never while another
 launch holds its lock. It is for its owner alone (0700, its files 0600). The launcher removes nothing from it that a
@@ -42,6 +43,11 @@ class RunDirectory:
     def run_file(self) -> Path:
         """The resolved run file."""
         return self.path / "run.toml"
+
+    @property
+    def spaces_file(self) -> Path:
+        """The agents and spaces that the run was begun with."""
+        return self.path / "spaces.json"
 
     @property
     def ledger(self) -> Path:
@@ -96,7 +102,7 @@ class RunDirectory:
 
     def discard(self) -> None:
         """Remove what the launcher itself wrote into a run in which no role was ever started, and empty folders."""
-        for written in (self.run_file, self.token_file, self.log("nursery"), self.path / "ipc"):
+        for written in (self.run_file, self.spaces_file, self.token_file, self.log("nursery"), self.path / "ipc"):
             written.unlink(missing_ok=True)
         for folder in (self.path / "logs", self.checkpoints, *([self.path] if self.is_new else [])):
             with suppress(OSError):  # there is more in it

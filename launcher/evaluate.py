@@ -19,6 +19,7 @@ from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from actors.playing import interval, play, play_tasks, returns_of
 from actors.seeds import evaluation_seed, policy_seed
+from actors.worker_ids import WorkerIds
 from broker.errors import RequestError
 from launcher.loading import load
 from tracker.curriculum.pool import Curriculum
@@ -52,20 +53,21 @@ def evaluate(
         raise RequestError(f"--policy {policy}: this run has {', '.join(plan.policies)}")
     seed = evaluation_seed(plan.run.seed)
     loaded = {name: run.policy(name, seed=policy_seed(seed, place)) for place, name in enumerate(plan.policies)}
-    environment = plan.run.environment
-    shown = {"render_mode": "human"} if render else {}
-    settings = EnvironmentSettings(id=environment.id, settings={**environment.settings, **shown})
+    settings = EnvironmentSettings.of(plan.run.to_plain()).model_copy(update={"vector": False})
+    if render:
+        settings = settings.model_copy(update={"settings": {**settings.settings, "render_mode": "human"}})
     copies = 1 if render else min(AT_ONCE, episodes)
     acting = {name: one.acting for name, one in loaded.items()}
     told: dict[str, Any] = {}
+    workers = WorkerIds.of_evaluation(plan.run.to_plain(), copies)
     if plan.run.curriculum is None or plan.run.actors.rollout != "environments":
-        with closing(make(settings, copies, seed)) as environments:
+        with closing(make(settings, copies, seed, workers)) as environments:
             played = play(environments, acting, plan.agents, episodes, deterministic=deterministic)
     else:
         known = pooled(run.directory)
         tasks = KnownTasks(known, episodes, seed)
         score = scorer(DrawingSettings.read(plan.run.to_plain()["curriculum"]))
-        with closing(TaskedEnvironments(settings, copies, seed, tasks, score)) as tasked:
+        with closing(TaskedEnvironments(settings, copies, seed, tasks, score, workers=workers)) as tasked:
             played = play_tasks(tasked, acting, plan.agents, tasks, deterministic=deterministic)
         told["tasks"] = _told(tasks, len(known))
         if not played:

@@ -18,6 +18,7 @@ from actors.spaces import ActionSpec, ObservationSpec
 from broker import files
 from broker.arrays import Tree, from_bytes
 from broker.errors import RequestError
+from launcher import environment_record
 from launcher.directory import inspect
 from launcher.host import append_folder
 from launcher.plan import Plan, make_plan
@@ -54,12 +55,7 @@ class LoadedPolicy:
                     f"not {list(seen[leaf.name].shape[1:])}"
                 )
         actions, _ = self.acting.act(seen, mask, deterministic=deterministic)
-        action = self.acting.clip(actions)[0]
-        if self.acting.action.kind == "discrete":
-            return int(action) + int(np.sum(self.acting.action.start))
-        if self.acting.action.kind == "multi_discrete":
-            return action + np.asarray(self.acting.action.start)
-        return action
+        return self.acting.action.to_environment()(actions)[0]
 
 
 @dataclass(frozen=True)
@@ -108,11 +104,13 @@ class LoadedRun:
 def load(directory: Path | str) -> LoadedRun:
     """What the run in `directory` has learned so far. RequestError if it holds no run."""
     where = inspect(Path(directory))
-    resolved = load_run_file(where.run_file)
+    resolved = load_run_file(where.run_file, stored=True)
     append_folder(resolved.folder)
     probe = Probe(resolved, play=False)
     try:
-        plan = make_plan(resolved, probe.answer())
+        spaces = probe.answer()
+        environment_record.compare(where, spaces)
+        plan = make_plan(resolved, spaces)
     finally:
         probe.close()
     return LoadedRun(where.path, plan, [])

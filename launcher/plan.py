@@ -222,7 +222,7 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
             if spaces.agents[agent][what] != first[what]:
                 raise RequestError(
                     f"policy {name!r}: its agents {mine[0]} and {agent} have different {what} spaces "
-                    f"({_words(first[what])} and {_words(spaces.agents[agent][what])}); give them a policy each"
+                    f"({spec_words(first[what])} and {spec_words(spaces.agents[agent][what])}); give them a policy each"
                 )
     fragment = run.learner.fragment_steps * run.actors.environments * len(mine)
     import numpy as np  # here, because the launcher starts without it
@@ -262,7 +262,7 @@ def check_text(plan: Plan) -> str:
         lines.append(f"  {policy.name}: {made_of}, {run.learner.algorithm}")
         if policy.agents:
             lines.append(f"    agents {', '.join(policy.agents)}")
-            lines.append(f"    sees {_words(policy.observation)}, does {_words(policy.action)}")
+            lines.append(f"    sees {spec_words(policy.observation)}, does {spec_words(policy.action)}")
         lines.append(f"    {_flow(policy, run)}")
     return "\n".join([*lines, "", "resolved run file", "", run.to_toml()])
 
@@ -278,7 +278,7 @@ def _flow(policy: Policy, run: RunFile) -> str:
     return text
 
 
-def _words(spec: Mapping[str, Any] | None) -> str:
+def spec_words(spec: Mapping[str, Any] | None) -> str:
     """A plain spec in few words."""
     if spec is None:
         return "anything"
@@ -286,7 +286,7 @@ def _words(spec: Mapping[str, Any] | None) -> str:
     told = []
     for part in parts:
         size = part.get("n") or part.get("nvec") or part.get("shape") or ""
-        masked = "masked" if part.get("masked") else ""
-        words = (part.get("name"), part.get("kind"), json.dumps(size) if size else "", masked)
+        traits = [trait for trait in ("masked", "rescaled") if part.get(trait)]
+        words = (part.get("name"), part.get("kind"), json.dumps(size) if size else "", *traits)
         told.append(" ".join(filter(None, words)))
     return " + ".join(told)

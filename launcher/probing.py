@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.environments.settings import EnvironmentSettings
 from launcher.inquiry import Inquiry
 from launcher.runfile import RunFile
 
@@ -36,8 +37,7 @@ class Probe:
             plain, environment = run.to_plain(), run.environment
             stepped = run.actors.rollout == "environments"
             question = {
-                "environment": environment.model_dump(mode="json", exclude={"start_seconds"})
-                | {"vector": run.actors.vector},
+                "environment": EnvironmentSettings.of(plain).model_dump(mode="json"),
                 "play": play and stepped,
                 "copies": min(run.actors.environments, MOST_COPIES),
                 "seed": run.seed,

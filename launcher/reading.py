@@ -99,10 +99,17 @@ def from_plain(plain: Mapping[str, Any], label: str = "the run file") -> RunFile
     return run
 
 
-def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int | None = None) -> RunFile:
-    """The resolved run file: the TOML, then the overrides, then the seed (drawn and recorded when none is given)."""
+def load(
+    run: str | Path | None = None, overrides: Sequence[str] = (), seed: int | None = None, *, stored: bool = False
+) -> RunFile:
+    """The resolved run file: the TOML, then the overrides, then the seed (drawn and recorded when none is given).
+
+    `stored`: it is a run's own copy, and keys that are newer than the run have the values that it was trained with.
+    """
     source = locate(run)
     tables = parse(source)
+    if stored and isinstance(tables.get("policies"), dict):
+        tables["policies"].setdefault("actions", "clip")
     for setting in overrides:
         override(tables, setting)
     if seed is not None:
@@ -121,8 +128,8 @@ def load(run: str | Path | None = None, overrides: Sequence[str] = (), seed: int
 
 def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[str, tuple[Any, Any]]]:
     """The stored run file with the overrides that a resumed run may have, and what they changed."""
-    before = load(stored)
-    after = load(stored, overrides)
+    before = load(stored, stored=True)
+    after = load(stored, overrides, stored=True)
     return after, resume_differences(before, after)
 
 

@@ -62,7 +62,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
         nursery.warm()  # the longest of all preparations; the others go on beside it, imports among them
         from launcher import launch as launches
 
-        plan = _plan(resolved)
+        plan = _plan(resolved, where)
         if resolved.endpoints is not None:
             from actors.prompts.preflight import reach
 
@@ -87,7 +87,8 @@ def run(  # noqa: PLR0917 - the command line, option by option
     return status
 
 
-def _plan(resolved: RunFile) -> Plan:
+def _plan(resolved: RunFile, where: RunDirectory) -> Plan:
+    from launcher import environment_record
     from launcher.plan import make_plan
     from launcher.probing import Probe
 
@@ -95,7 +96,10 @@ def _plan(resolved: RunFile) -> Plan:
     check_files(resolved)
     probe = Probe(resolved)
     try:
-        return make_plan(resolved, probe.answer())
+        spaces = probe.answer()
+        plan = make_plan(resolved, spaces)
+        environment_record.keep(where, spaces)
+        return plan
     finally:
         probe.close()
 

@@ -49,7 +49,7 @@ class Environment(Section):
     settings: Settings = {}
     normalise: Annotated[tuple[Literal["observation", "reward"], ...], Field(strict=False)] = ()
     start_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
-    """Deadline for one environment to be made, reset and stepped once before a run."""
+    """Deadline for up to three copies to be made and played for a moment before a run."""
 
 
 class Actors(Section):
@@ -71,6 +71,8 @@ class Policies(Section):
 
     network: str = "mlp"
     settings: Settings = {}
+    actions: Literal["rescale", "clip"] = "rescale"
+    """What the range from -1 to 1 of a policy stands for in a Box with finite bounds: the bounds, or itself."""
     agents: dict[str, str] = {}
     """Glob of agents -> policy; the first that matches counts; an agent that none matches has a policy of its own."""
     names: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -17,7 +17,7 @@ from typing import Any
 from actors.spaces import ActionSpec, ObservationSpec
 from broker import messages as m
 from broker.arrays import Tree, from_bytes, to_bytes
-from broker.errors import DamagedCheckpoint, RequestError
+from broker.errors import DamagedCheckpoint, RequestError, RunError
 from broker.hub import Hub
 from broker.layouts import described
 from broker.liveness import Liveness
@@ -129,7 +129,11 @@ class Checkpoints:
             tree = from_bytes(content)
             if tree["policy"] != learner.policy:
                 raise DamagedCheckpoint(f"this checkpoint is of {tree['policy']!r}, not of {learner.policy!r}")
-            learner.algorithm.restore(tree["algorithm"])
+            try:
+                learner.algorithm.restore(tree["algorithm"])
+            except RunError as error:  # another try would end alike
+                text = f"the checkpoint of {learner.policy!r} does not fit its network and algorithm: {error}"
+                raise RequestError(f"{text}; restore the code that made it, or start a new run") from error
             learner.updates, learner.agent_steps = tree["updates"], tree["agent_steps"]
             life, number = tree["version"]
             taken = (life, number)

@@ -12,6 +12,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from actors.curriculum.drawn import DrawnTask, Tasks
 from actors.environments.columns import AgentColumns
 from broker.errors import RequestError
 
+Build = Callable[[Mapping[str, Any], int], Any]
 KEPT = 16
 """Environments with settings of their own that a copy keeps for the next task that has the same."""
 TRIES = 3
@@ -32,11 +34,12 @@ UNFIT = (RequestError, ValueError, TypeError, LookupError, AssertionError, Attri
 class Copy:
     """What both forms share: which task is played, in which environment."""
 
-    def __init__(self, environment: Any, build: Callable[[Mapping[str, Any]], Any], tasks: Tasks) -> None:
-        """`environment` is the one without settings of its own, `build` makes one with."""
+    def __init__(self, environment: Any, build: Build, tasks: Tasks) -> None:
+        """`environment` is the one without settings of its own, in slot 0; `build` makes one with, in another."""
         self._build, self._tasks = build, tasks
         self._spaces = self._spaces_of(environment)
         self._environments: OrderedDict[str, Any] = OrderedDict({"{}": environment})
+        self._slots = {"{}": 0}
         self._seeded: set[str] = set()
         self._random = np.random.default_rng(0)
         self._environment = environment
@@ -96,8 +99,9 @@ class Copy:
         self._key = json.dumps(own, sort_keys=True)
         environment = self._environments.get(self._key)
         if environment is None:
+            slot = next(slot for slot in count() if slot not in self._slots.values())
             try:
-                environment = self._build(own)
+                environment = self._build(own, slot)
             except Exception as error:
                 if own:
                     raise
@@ -108,9 +112,11 @@ class Copy:
                     environment.close()
                 raise ValueError(f"with settings {own} its spaces are {found}, not those of the run: {self._spaces}")
             self._environments[self._key] = environment
+            self._slots[self._key] = slot
             if len(self._environments) > KEPT:
                 key, oldest = self._environments.popitem(last=False)
                 self._seeded.discard(key)
+                del self._slots[key]
                 with suppress(Exception):
                     oldest.close()
         self._environments.move_to_end(self._key)
@@ -126,6 +132,7 @@ class Copy:
 
     def _drop(self) -> None:
         environment = self._environments.pop(self._key, None)
+        self._slots.pop(self._key, None)
         self._seeded.discard(self._key)
         if environment is not None:
             with suppress(Exception):
@@ -141,7 +148,7 @@ class Copy:
 class GymCopy(Copy):
     """A Gymnasium environment."""
 
-    def __init__(self, environment: Any, build: Callable[[Mapping[str, Any]], Any], tasks: Tasks) -> None:
+    def __init__(self, environment: Any, build: Build, tasks: Tasks) -> None:
         super().__init__(environment, build, tasks)
         self.observation_space, self.action_space = environment.observation_space, environment.action_space
         self._blank = self.observation_space.sample()
@@ -177,7 +184,7 @@ class GymCopy(Copy):
 class ZooCopy(Copy):
     """A PettingZoo parallel environment."""
 
-    def __init__(self, environment: Any, build: Callable[[Mapping[str, Any]], Any], tasks: Tasks) -> None:
+    def __init__(self, environment: Any, build: Build, tasks: Tasks) -> None:
         super().__init__(environment, build, tasks)
         self.possible_agents = list(environment.possible_agents)
         self._observation_spaces = {agent: environment.observation_space(agent) for agent in self.possible_agents}

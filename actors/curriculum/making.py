@@ -49,7 +49,7 @@ def answer(question: dict[str, Any], out: TextIO) -> None:
                 settings.generator, question["most"], seeded(question["seed"], question["generation"])
             )
         elif settings.levels is not None:
-            items = sources.level_items(settings, lambda: _environment(question["environment"]))
+            items = sources.level_items(settings, lambda: _environment(question["environment"], question["worker_id"]))
             sources.check_items(list(items), "curriculum.levels", question["curriculum"]["capacity"])
         else:
             items = sources.listed_items(settings, question["folder"])
@@ -86,11 +86,11 @@ def read_answer(answer: bytes) -> tuple[list[dict[str, Any]], list[str], dict[st
     return tasks, unfit, {"end": "silent"}
 
 
-def _environment(plain: dict[str, Any]) -> Any:
+def _environment(plain: dict[str, Any], worker: int) -> Any:
     from actors.environments.load import builder
     from actors.environments.settings import EnvironmentSettings
 
-    return builder(EnvironmentSettings.model_validate(plain))()
+    return builder(EnvironmentSettings.model_validate(plain))(worker)
 
 
 def _say(out: TextIO, line: dict[str, Any]) -> None:

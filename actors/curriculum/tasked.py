@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from actors.curriculum.copies import Copy, GymCopy, ZooCopy
@@ -23,6 +24,7 @@ from actors.environments.settings import EnvironmentSettings
 from actors.environments.vector import Array, Masks, Observations, Step
 from actors.environments.zoo import ZooEnvironments
 from actors.spaces import ActionSpec, ObservationSpec
+from actors.worker_ids import WorkerIds
 from broker.errors import RequestError
 
 
@@ -31,17 +33,30 @@ class TaskedEnvironments:
 
     kind: Literal["gymnasium", "pettingzoo"]
 
-    def __init__(self, settings: EnvironmentSettings, count: int, seed: int, tasks: Tasks, score: Score) -> None:
+    def __init__(
+        self,
+        settings: EnvironmentSettings,
+        count: int,
+        seed: int,
+        tasks: Tasks,
+        score: Score,
+        *,
+        workers: WorkerIds | None = None,
+    ) -> None:
         """Make `count` copies. RequestError, UnsupportedSpace among them, as `actors.environments.load.make`."""
+        numbers = WorkerIds(0, count) if workers is None else workers
 
-        def build(own: Mapping[str, Any]) -> Any:
-            return builder(settings.model_copy(update={"settings": {**settings.settings, **own}}))()
+        def build(copy: int, own: Mapping[str, Any], slot: int) -> Any:
+            with_own = settings.model_copy(update={"settings": {**settings.settings, **own}})
+            return builder(with_own)(numbers.of(copy, slot))
 
-        first = build({})
-        form: Callable[..., Copy] = ZooCopy if hasattr(first, "possible_agents") else GymCopy
-        self._copies: list[Copy] = [form(first, build, tasks)]
-        self._copies += [form(build({}), build, tasks) for _ in range(count - 1)]
-        inner: Any = (ZooEnvironments if form is ZooCopy else GymEnvironments)(self._copies, seed, settings.id)
+        builds = [partial(build, copy) for copy in range(count)]
+        environments = [build({}, 0) for build in builds]
+        form: Callable[..., Copy] = ZooCopy if hasattr(environments[0], "possible_agents") else GymCopy
+        self._copies: list[Copy] = [form(*pair, tasks) for pair in zip(environments, builds, strict=True)]
+        inner: Any = (ZooEnvironments if form is ZooCopy else GymEnvironments)(
+            self._copies, seed, settings.id, rescale=settings.rescale
+        )
         self._inner = inner
         self.kind, self.agents, self.count = inner.kind, inner.agents, inner.count
         self.observation_spaces = inner.observation_spaces

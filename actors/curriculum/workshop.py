@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from actors.curriculum.making import COMMAND, read_answer
+from actors.worker_ids import WorkerIds
 from broker import messages as m
 from broker.delivery import mint_parts
 from broker.errors import RequestError
@@ -73,6 +74,7 @@ class Workshop:
         question = {
             "curriculum": run["curriculum"],
             "environment": self._environment,
+            "worker_id": WorkerIds.of_actor(run, 0).of_source(self._station.spec.index),
             "folder": run.get("folder"),
             "seed": self._station.spec.seed,
             "generation": work.task,

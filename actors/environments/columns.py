@@ -39,9 +39,17 @@ class AgentColumns:
     environment's own, `batch` into one array of them.
     """
 
-    def __init__(self, agent: str, observation: spaces.Space[Any], action: spaces.Space[Any], count: int) -> None:
+    def __init__(
+        self,
+        agent: str,
+        observation: spaces.Space[Any],
+        action: spaces.Space[Any],
+        count: int,
+        *,
+        rescale: bool = False,
+    ) -> None:
         self.observation_spec: ObservationSpec = observation_spec(observation, agent)
-        self.action_spec: ActionSpec = action_spec(action, agent, observation)
+        self.action_spec: ActionSpec = action_spec(action, agent, observation, rescale=rescale)
         self.arrays: dict[str, Array] = {
             leaf.name: np.zeros((count, *leaf.shape), leaf.dtype) for leaf in self.observation_spec.leaves
         }
@@ -59,7 +67,7 @@ class AgentColumns:
             self.mask = np.ones((count, self.action_spec.mask_size), bool)
             self._mask_form = Form(f"{agent}'s action_mask", tuple(mask.shape or ()), np.dtype(mask.dtype), 0, 1)
             self.write = _masked_writer(self.write, self.mask, self._mask_form, self._name)
-        self.batch: Callable[[Array], Array] = _batch(self.action_spec, action)
+        self.batch: Callable[[Array], Array] = self.action_spec.to_environment(action.dtype)
         self.rows: Callable[[Array], Sequence[Any]] = _rows(self.action_spec, action, self.batch, count)
 
     def write_all(self, observations: Any) -> None:
@@ -152,20 +160,6 @@ def _or_of_bits(value: Any, form: Form) -> Any:
         if 0 <= found <= 1:
             return found
     return form.fit(value).any()
-
-
-def _batch(spec: ActionSpec, space: spaces.Space[Any]) -> Callable[[Array], Array]:
-    if spec.kind == "discrete":
-        first, dtype = spec.start[0], space.dtype
-        if not first and dtype == spec.dtype:
-            return lambda actions: actions
-        return lambda actions: (actions + first).astype(dtype)
-    if spec.kind == "multi_discrete":
-        offset = np.asarray(spec.start, space.dtype)
-        return lambda actions: actions.astype(space.dtype) + offset
-    low, high = (np.asarray(side, space.dtype).reshape(spec.shape) for side in (spec.low, spec.high))
-    # Always a fresh array: an environment may keep or change the action that it was given.
-    return lambda actions: np.clip(actions.astype(space.dtype), low, high)
 
 
 def _rows(

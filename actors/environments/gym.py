@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from actors.conform import (
+    NO_ANSWER,
     RESET,
     STEP,
     NotOfSpace,
@@ -46,10 +47,10 @@ class _OneAgent:
     kind: Literal["gymnasium", "pettingzoo"] = "gymnasium"
     agents: tuple[str, ...] = (AGENT,)
 
-    def __init__(self, observation_space: Any, action_space: Any, count: int, seed: int, name: str) -> None:
+    def __init__(self, spaces: tuple[Any, Any], count: int, seed: int, *, name: str, rescale: bool) -> None:
         self.count = count
-        self.columns = AgentColumns(AGENT, observation_space, action_space, count)
-        self.observation_spaces = {AGENT: observation_space}
+        self.columns = AgentColumns(AGENT, *spaces, count, rescale=rescale)
+        self.observation_spaces = {AGENT: spaces[0]}
         self.observation_specs = {AGENT: self.columns.observation_spec}
         self.action_specs = {AGENT: self.columns.action_spec}
         self.observations: Observations = {AGENT: self.columns.arrays}
@@ -72,10 +73,14 @@ class _OneAgent:
 class GymEnvironments(_OneAgent):
     """Gymnasium environments stepped one after the other in this process."""
 
-    def __init__(self, environments: Sequence[Any], seed: int = 0, name: str = "") -> None:
-        """`environments` are gymnasium.Env, all alike. Raises UnsupportedSpace."""
+    def __init__(self, environments: Sequence[Any], seed: int = 0, name: str = "", *, rescale: bool = False) -> None:
+        """`environments` are gymnasium.Env, all alike. Raises UnsupportedSpace.
+
+        `name` is what messages call them; `rescale`: a policy's -1 to 1 stand for the finite bounds of a Box.
+        """
         first = environments[0]
-        super().__init__(first.observation_space, first.action_space, len(environments), seed, name)
+        spaces = first.observation_space, first.action_space
+        super().__init__(spaces, len(environments), seed, name=name, rescale=rescale)
         self._environments = list(environments)
         self._steps = [environment.step for environment in environments]
         self._over = [False] * self.count
@@ -98,7 +103,8 @@ class GymEnvironments(_OneAgent):
         env_steps = self.count
         rewards: list[Any] = [0.0] * self.count
         ended: list[int] = []
-        i, answer = 0, None
+        i = 0
+        answer: Any = NO_ANSWER
         try:
             for i, step in enumerate(self._steps):
                 if over[i]:
@@ -141,7 +147,7 @@ class GymEnvironments(_OneAgent):
 
     def reset_copy(self, i: int, seed: int | None) -> None:
         """Reset one copy. Raises EnvironmentFailed."""
-        answer = None
+        answer: Any = NO_ANSWER
         try:
             answer = self._environments[i].reset(seed=seed)
             observation, info = answer
@@ -156,18 +162,18 @@ class GymEnvironments(_OneAgent):
 class GymVectorForm(_OneAgent):
     """Gymnasium's own vector form of an environment: one call steps them all."""
 
-    def __init__(self, environment: Any, seed: int = 0, name: str = "") -> None:
+    def __init__(self, environment: Any, seed: int = 0, name: str = "", *, rescale: bool = False) -> None:
         """`environment` is a gymnasium.vector.VectorEnv with next-step autoreset. Raises UnsupportedSpace."""
         count = int(environment.num_envs)
         spaces = environment.single_observation_space, environment.single_action_space
-        super().__init__(*spaces, count, seed, name)
+        super().__init__(spaces, count, seed, name=name, rescale=rescale)
         self._environment = environment
         self._over: list[int] = []
 
     def reset(self, seed: int | None = None) -> Observations:
         """See VectorEnvironment.reset: one stream, seeded from (seed, 0), serves all copies."""
         self._rows.begin_all(seed)
-        answer = None
+        answer: Any = NO_ANSWER
         try:
             answer = self._environment.reset(seed=self._rows.seed_of(0))
             observations, _ = answer
@@ -183,7 +189,7 @@ class GymVectorForm(_OneAgent):
         batch = self.columns.batch(actions[AGENT])
         count, reset = self.count, self._over
         rewards, terminated, truncated = self._rewards, self._terminated, self._truncated
-        answer = None
+        answer: Any = NO_ANSWER
         try:
             answer = self._environment.step(batch)
             observations, gained, terminations, truncations, _ = answer
@@ -217,6 +223,6 @@ class GymVectorForm(_OneAgent):
 
     def _failed(self, error: Exception, answer: Any, *, resetting: bool = False) -> EnvironmentFailed:
         method, names = ("reset", RESET) if resetting else ("step", STEP)
-        cause = error if answer is None else unpacked(answer, names) or error
+        cause = unpacked(answer, names) or error
         rows = self._rows
         return EnvironmentFailed(cause, rows.seed_of(0), 0, rows.row, None, method=method, name=rows.name)

@@ -10,22 +10,28 @@ RequestError that names `environment.id` and how to mend it.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from actors.environments.gym import GymEnvironments, GymVectorForm
 from actors.environments.settings import EnvironmentSettings
 from actors.environments.vector import VectorEnvironment
 from actors.environments.zoo import ZooEnvironments
+from actors.worker_ids import WorkerIds
 from broker import references
 from broker.errors import RequestError, UnsupportedSpace
 
 KEY = "environment.id"
+WORKER_ID = "worker_id"
+WORKERS = WorkerIds()
 FORMS = (
     'a Gymnasium id ("CartPole-v1"), a PettingZoo module ("mpe2:simple_spread_v3") or "package.module:callable" '
     "that returns a Gymnasium or PettingZoo environment"
@@ -35,18 +41,21 @@ FORMS = (
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 
-def make(settings: EnvironmentSettings, count: int, seed: int = 0) -> VectorEnvironment:
-    """`count` copies of the environment, to be reset with `seed`. Raises RequestError, UnsupportedSpace among them."""
+def make(settings: EnvironmentSettings, count: int, seed: int = 0, workers: WorkerIds = WORKERS) -> VectorEnvironment:
+    """`count` copies of the environment, to be reset with `seed`. Raises RequestError, UnsupportedSpace among them.
+
+    `workers` numbers them, for constructors that ask for `worker_id`.
+    """
     if count < 1:
         raise RequestError(f"actors.environments is {count}: an actor needs at least one environment")
-    environments = [_vector_form(settings, count)] if settings.vector else []
+    environments = [_vector_form(settings, count, workers)] if settings.vector else []
     try:
         if settings.vector:
-            return GymVectorForm(environments[0], seed, settings.id)
+            return GymVectorForm(environments[0], seed, settings.id, rescale=settings.rescale)
         build = builder(settings)
-        environments.extend(build() for _ in range(count))
+        environments.extend(build(workers.of(i)) for i in range(count))
         form = GymEnvironments if isinstance(environments[0], gymnasium.Env) else ZooEnvironments
-        return form(environments, seed, settings.id)
+        return form(environments, seed, settings.id, rescale=settings.rescale)
     except Exception as error:
         for environment in environments:
             with suppress(Exception):
@@ -58,13 +67,16 @@ def make(settings: EnvironmentSettings, count: int, seed: int = 0) -> VectorEnvi
         raise _wrong(settings, f"its spaces cannot be read: {_text(error)}", "mend the environment") from error
 
 
-def builder(settings: EnvironmentSettings) -> Callable[[], Any]:
-    """What makes one gymnasium.Env or pettingzoo.ParallelEnv a call (AEC ones converted). Both raise RequestError."""
+def builder(settings: EnvironmentSettings) -> Callable[[int], Any]:
+    """What makes one gymnasium.Env or pettingzoo.ParallelEnv a call (AEC ones converted). Both raise RequestError.
+
+    It takes the environment's `worker_id`.
+    """
     construct = _constructor(settings)
 
-    def build() -> Any:
+    def build(worker: int) -> Any:
         try:
-            return _accepted(settings, construct())
+            return _accepted(settings, construct(worker))
         except RequestError:
             raise
         except Exception as error:
@@ -76,7 +88,7 @@ def builder(settings: EnvironmentSettings) -> Callable[[], Any]:
     return build
 
 
-def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
+def _constructor(settings: EnvironmentSettings) -> Callable[[int], Any]:
     name = settings.id
     if name in gymnasium.registry:
         return _registered(settings, name)
@@ -96,8 +108,7 @@ def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
     for part in rest.split("."):
         found = getattr(found, part, None)
     if callable(found):
-        call = found
-        return lambda: call(**settings.settings)
+        return _called(settings, found)
     if rest in gymnasium.registry:  # importing the package has registered it
         return _registered(settings, rest)
     try:
@@ -110,16 +121,32 @@ def _constructor(settings: EnvironmentSettings) -> Callable[[], Any]:
     return _from_zoo(settings, _module(settings, inner.name))
 
 
-def _registered(settings: EnvironmentSettings, name: str) -> Callable[[], Any]:
+def _registered(settings: EnvironmentSettings, name: str) -> Callable[[int], Any]:
     # The checker costs a call a step and only says what our own columns find out as well.
-    return lambda: gymnasium.make(name, disable_env_checker=True, **settings.settings)
+    make_registered = partial(gymnasium.make, name, disable_env_checker=True)
+    return _called(settings, make_registered, gymnasium.spec(name).entry_point)
 
 
-def _from_zoo(settings: EnvironmentSettings, module: ModuleType) -> Callable[[], Any]:
+def _called(settings: EnvironmentSettings, call: Callable[..., Any], constructor: Any = None) -> Callable[[int], Any]:
+    """Calls it with the settings, and with the environment's number where its constructor (or itself) asks for that."""
+    asks = WORKER_ID not in settings.settings and _asks(call if constructor is None else constructor)
+    return lambda worker: call(**settings.settings, **({WORKER_ID: worker} if asks else {}))
+
+
+def _asks(constructor: Any) -> bool:
+    """Whether a constructor, or the entry point of a registered environment, has a parameter for its number."""
+    try:
+        found = load_env_creator(constructor) if isinstance(constructor, str) else constructor
+        return WORKER_ID in inspect.signature(found).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):  # what is wrong with it is told when it is called
+        return False
+
+
+def _from_zoo(settings: EnvironmentSettings, module: ModuleType) -> Callable[[int], Any]:
     for maker in ("parallel_env", "env"):
         call = getattr(module, maker, None)
         if callable(call):
-            return lambda: call(**settings.settings)
+            return _called(settings, call)
     raise _wrong(settings, f"module {module.__name__} has neither parallel_env nor env", f"give {FORMS}")
 
 
@@ -148,7 +175,7 @@ def _accepted(settings: EnvironmentSettings, environment: Any) -> Any:
     return environment
 
 
-def _vector_form(settings: EnvironmentSettings, count: int) -> Any:
+def _vector_form(settings: EnvironmentSettings, count: int, workers: WorkerIds) -> Any:
     mend = "set actors.vector = false"
     name = settings.id
     if name not in gymnasium.registry and ":" in name:
@@ -160,7 +187,8 @@ def _vector_form(settings: EnvironmentSettings, count: int) -> Any:
         _constructor(settings)  # raises where there is no such environment at all
         raise _wrong(settings, "Gymnasium has no vector form of its own for it", mend)
     try:
-        environment = gymnasium.make_vec(name, count, vectorization_mode="vector_entry_point", **settings.settings)
+        make_vector = partial(gymnasium.make_vec, name, count, vectorization_mode="vector_entry_point")
+        environment = _called(settings, make_vector, spec.vector_entry_point)(workers.of(0))
     except Exception as error:
         wrong = f"with settings {settings.settings} the constructor of its vector form raised {_text(error)}"
         raise _wrong(settings, wrong, f"check environment.settings, or {mend}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-from actors.conform import RESET, STEP, unpacked
+from actors.conform import NO_ANSWER, RESET, STEP, unpacked
 from actors.environments.vector import (
     Column,
     EnvironmentFailed,
@@ -70,10 +70,12 @@ class Rows:
         self.row += 1
         return Step(self._observations, self._masks, *self._columns, env_steps, episodes)
 
-    def failed(self, error: Exception, i: int, answer: Any = None, *, resetting: bool = False) -> EnvironmentFailed:
+    def failed(
+        self, error: Exception, i: int, answer: Any = NO_ANSWER, *, resetting: bool = False
+    ) -> EnvironmentFailed:
         """Copy i raised in its transition of this row or in its reset, or its `answer` was none."""
         method, names = ("reset", RESET) if resetting else ("step", STEP)
-        cause = error if answer is None else unpacked(answer, names) or error
+        cause = unpacked(answer, names) or error
         made = 0 if resetting else self.length(i) - 1
         episode, seed = self._episode[i], self.seed_of(i)
         return EnvironmentFailed(cause, seed, episode, made, i, method=method, name=self.name)

@@ -6,7 +6,8 @@ it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +17,8 @@ class EnvironmentSettings(BaseModel):
 
     `id` is a Gymnasium id ("CartPole-v1"), a PettingZoo module ("mpe2:simple_spread_v3", or with dots), or
     "package.module:callable". `normalise` names what is scaled by running statistics (by the policy's owner: the
-    environment itself gives raw values). `vector` asks for the environment's own vector form.
+    environment itself gives raw values). `vector` asks for the environment's own vector form. `actions` says what a
+    policy's -1 to 1 stand for in a Box with finite bounds: the bounds ("rescale"), or themselves ("clip").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,3 +27,21 @@ class EnvironmentSettings(BaseModel):
     settings: dict[str, Any] = {}
     normalise: tuple[Literal["observation", "reward"], ...] = ()
     vector: bool = False
+    actions: Literal["rescale", "clip"] = "rescale"
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Self:
+        """From a resolved run file that has an `[environment]`."""
+        environment = run["environment"]
+        return cls(
+            id=environment["id"],
+            settings=environment["settings"],
+            normalise=tuple(environment["normalise"]),
+            vector=run["actors"]["vector"],
+            actions=run["policies"]["actions"],
+        )
+
+    @property
+    def rescale(self) -> bool:
+        """Whether actions are rescaled."""
+        return self.actions == "rescale"

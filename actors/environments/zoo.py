@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from actors.conform import check_flag, check_mappings, check_reward, finite
+from actors.conform import NO_ANSWER, check_flag, check_mappings, check_reward, finite
 from actors.environments.columns import AgentColumns, Write
 from actors.environments.rows import Rows
 from actors.environments.vector import (
@@ -36,7 +36,7 @@ class ZooEnvironments:
 
     kind: Literal["gymnasium", "pettingzoo"] = "pettingzoo"
 
-    def __init__(self, environments: Sequence[Any], seed: int = 0, name: str = "") -> None:
+    def __init__(self, environments: Sequence[Any], seed: int = 0, name: str = "", *, rescale: bool = False) -> None:
         """`environments` are pettingzoo.ParallelEnv, all alike. Raises UnsupportedSpace."""
         first = environments[0]
         self.agents: tuple[str, ...] = tuple(first.possible_agents)
@@ -46,7 +46,9 @@ class ZooEnvironments:
         self._environments = list(environments)
         self._steps = [environment.step for environment in environments]
         self.columns = {
-            agent: AgentColumns(agent, first.observation_space(agent), first.action_space(agent), count)
+            agent: AgentColumns(
+                agent, first.observation_space(agent), first.action_space(agent), count, rescale=rescale
+            )
             for agent in self.agents
         }
         self._writes = [column.write for column in self.columns.values()]
@@ -91,7 +93,8 @@ class ZooEnvironments:
         env_steps = self.count
         ended: list[int] = []
         everyone = len(self.agents)
-        i, answer = 0, None
+        i = 0
+        answer: Any = NO_ANSWER
         try:
             for i, step in enumerate(self._steps):
                 present = self._present[i]
@@ -144,7 +147,7 @@ class ZooEnvironments:
 
     def reset_copy(self, i: int, seed: int | None) -> None:
         """Reset one copy. Raises EnvironmentFailed."""
-        answer = None
+        answer: Any = NO_ANSWER
         try:
             answer = self._environments[i].reset(seed=seed)
             observations, infos = answer

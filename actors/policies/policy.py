@@ -50,17 +50,14 @@ class Policy:
         self._random = np.random.default_rng(seed)
         self._plain = len(observation.leaves) == 1 and observation.leaves[0].name == ""
         self._dense = self._dense_actor()
-        self._box = action.kind == "box"
-        if self._box:
-            self._low = np.asarray(action.low, np.float32).reshape(action.shape)
-            self._high = np.asarray(action.high, np.float32).reshape(action.shape)
 
     def act(
         self, observations: Mapping[str, Array], masks: Array | None = None, deterministic: bool = False
     ) -> tuple[Array, Array]:
         """Actions [B, ...] and their log-probabilities float32 [B] for observations {leaf: [B, ...]}.
 
-        `masks` bool [B, n] allow actions. Actions of a box are not clipped: see `clip`.
+        `masks` bool [B, n] allow actions. Actions of a box are neither rescaled nor clipped: see
+        `ActionSpec.to_environment`.
         """
         parameters = self.parameters(observations)
         return self.distribution.sample(parameters, self._random, masks, deterministic)
@@ -73,10 +70,6 @@ class Policy:
             tensors = {name: torch.from_numpy(np.asarray(a)).to(self._device) for name, a in observations.items()}
             out = self.network(tensors[""] if self._plain else tensors)[0]
             return cast("Array", out.float().cpu().numpy())
-
-    def clip(self, actions: Array) -> Array:
-        """Actions as the environment takes them: a box's clipped to its bounds, others as they are."""
-        return np.clip(actions, self._low, self._high) if self._box else actions
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         """Apply new parameters in place. Raises RunError, with nothing changed, if they are of another network."""

@@ -202,7 +202,7 @@ def test_leading_dimensions_are_kept():
 def test_box_actions_are_clipped_for_the_environment_only():
     policy = Policy(build_network("mlp", VECTOR, BOX), VECTOR, BOX, seed=1)
     actions, _ = policy.act(batch(VECTOR, 400))
-    clipped = policy.clip(actions)
+    clipped = BOX.to_environment()(actions)
     assert np.abs(actions).max() > 1.0
     assert clipped.min() == -1.0
     assert clipped[:, :, :2].max() == 1.0

@@ -101,3 +101,20 @@ def test_an_unsupported_observation_is_named(space: spaces.Space) -> None:
 def test_an_unsupported_action_is_named(space: spaces.Space) -> None:
     with pytest.raises(UnsupportedSpace, match=r"agent 'red': action space .*supported: Discrete, MultiDiscrete"):
         action_spec(space, "red")
+
+
+def test_a_box_is_rescaled_where_its_bounds_are_finite() -> None:
+    largest = np.finfo(np.float32).max
+    low, high = np.array([0, -2, -np.inf, -1, -largest]), np.array([10_000, 2, 5, 1, largest])
+    box = spaces.Box(low.astype(np.float32), high.astype(np.float32))
+    spec = action_spec(box, rescale=True)
+    drawn = np.array([[0, 0.5, 7, 0.25, 40], [-1, -3, -9, 2, -40]], np.float32)
+    assert spec.rescaled
+    assert spec.to_environment()(drawn).tolist() == [[5000, 1, 5, 0.25, 40], [0, -2, -9, 1, -40]]
+    assert action_spec(box).to_environment()(drawn).tolist() == [[0, 0.5, 5, 0.25, 40], [0, -2, -9, 1, -40]]
+    assert not action_spec(spaces.Box(0, np.inf, (2,)), rescale=True).rescaled
+    assert ActionSpec.from_plain(spec.to_plain()) == spec
+    assert spec.to_environment(np.float64)(drawn).dtype == np.float64
+    assert action_spec(spaces.MultiDiscrete([2, 3], start=[1, 5])).to_environment()(np.zeros((1, 2), int)).tolist() == [
+        [1, 5]
+    ]

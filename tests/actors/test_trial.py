@@ -42,6 +42,8 @@ class Room(gymnasium.Env):
         self.t += 1
         if self.wrong == "item":
             action.item()
+        if self.wrong == "silent":
+            return None
         if self.wrong == "old":
             return np.zeros(3, np.float32), 0.0, False, {}
         if self.wrong == "falls" and self.t == 3:
@@ -73,6 +75,7 @@ def tried(wrong: str, name: str = "Room") -> dict[str, Any]:
             "old",
             r"step\(\): the answer is 4 values, .*To mend it: return \(observation, reward, terminated, truncated,",
         ),
+        ("silent", r"step\(\): the answer is NoneType, not \(observation, reward"),
         ("unpaid", r"step\(\): reward is None \(NoneType\), not a finite number"),
         ("infinite", r"reward is inf \(float\), not a finite number"),
         ("pair", r"reward is float64\[2\] \(0, 0\), not a finite number"),
@@ -120,6 +123,26 @@ def test_large_observations_are_warned_of_unless_normalised() -> None:
     assert "values or bounds up to 500" in tried("large")["warnings"][0]
     settings = EnvironmentSettings(id=f"{__name__}:Room", settings={"wrong": "large"}, normalise=("observation",))
     assert probe(Question(settings))["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("high", "actions", "words"),
+    [
+        (10_000.0, "clip", "action has bounds up to 10000, and a policy begins about 1 from 0: set policies.actions"),
+        (10_000.0, "rescale", ""),
+        (np.inf, "rescale", "action is a Box without bounds"),
+        (2.0, "clip", ""),
+    ],
+)
+def test_bounds_that_are_out_of_reach_are_warned_of(high: float, actions: Any, words: str) -> None:
+    class Steered(Room):
+        action_space = spaces.Box(-high, high, (1,))  # type: ignore[assignment]
+
+    globals()["SteeredRoom"] = Steered
+    settings = EnvironmentSettings(id=f"{__name__}:SteeredRoom", actions=actions)
+    warnings = probe(Question(settings))["warnings"]
+    assert words in "".join(warnings)
+    assert bool(warnings) == bool(words)
 
 
 class Leaving(Relay):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,6 @@ import launcher
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from tests.flow.running import Running, headrace
-from tracker.ledger import LedgerReader
 
 OWN = """
 import gymnasium
@@ -105,10 +106,26 @@ def test_an_observation_not_of_its_space_is_an_environment_error(home: Path) -> 
     assert done.returncode == 1, done.stdout
     assert "agent's observation is float32[1] (0), and its space says float32[3]" in done.stderr
     (directory,) = (home / "runs-out").iterdir()
-    with LedgerReader(directory / "ledger.sqlite") as ledger:
-        (fault,) = [json.loads(fact.body) for fact in ledger.read_all() if fact.kind == "environment_error"]
+    with closing(sqlite3.connect(directory / "ledger.sqlite")) as ledger:
+        ((body,),) = ledger.execute("SELECT body FROM facts WHERE kind = 'environment_error'").fetchall()
+    fault = json.loads(body)
     assert (fault["step"], fault["episode"]) == (9, 5)
     assert "NotOfSpace" in fault["traceback"]
+
+
+def test_a_run_whose_environment_changed_is_not_resumed(home: Path) -> None:
+    directory = ("--run-dir", "run")
+    done = headrace("run", "own.toml", "--headless", "--seconds", "3", *directory, cwd=home)
+    assert done.returncode == 0, done.stderr
+    facts = (home / "run" / "ledger.sqlite").read_bytes()
+    (home / "own.py").write_text(OWN.replace("(3,)", "(4,)").replace("zeros(3", "zeros(4"))
+    for command in (("run", "--headless", "--resume", *directory), ("evaluate", "run")):
+        refused = headrace(*command, cwd=home)
+        assert refused.returncode == 2, refused.stderr
+        assert (
+            "its environment is another than when the run began: agent saw box [3], and now box [4]" in refused.stderr
+        )
+    assert (home / "run" / "ledger.sqlite").read_bytes() == facts, "no role was started"
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.conform import Form
 from actors.policies.policy import Policy, build_network
 from actors.spaces import ActionSpec, ObservationSpec
 from broker import files
@@ -45,15 +46,9 @@ class LoadedPolicy:
         if self.acting.action.masked:
             if not isinstance(observation, Mapping) or "action_mask" not in observation:
                 raise ValueError(f"policy {self.name!r} has masked actions: give the observation with its action_mask")
-            mask = np.reshape(observation["action_mask"], (1, self.acting.action.mask_size)).astype(bool)
+            bits = Form("action_mask", (self.acting.action.mask_size,), np.dtype(np.int8), 0, 1)
+            mask = bits.fit(np.reshape(observation["action_mask"], -1))[None].astype(bool)
         seen = {leaf: array[None] for leaf, array in self.acting.observation.encode(observation).items()}
-        for leaf in self.acting.observation.leaves:
-            if seen[leaf.name].shape[1:] != leaf.shape:
-                where = f"its {leaf.name!r}" if leaf.name else "it"
-                raise ValueError(
-                    f"policy {self.name!r} takes one observation: {where} must be {list(leaf.shape)}, "
-                    f"not {list(seen[leaf.name].shape[1:])}"
-                )
         actions, _ = self.acting.act(seen, mask, deterministic=deterministic)
         return self.acting.action.to_environment()(actions)[0]
 

@@ -95,8 +95,8 @@ def turn():
 
 
 def wayward(count, random):
-    """Everything that a generator may do wrong, one after another; then it is good."""
-    now = turn()
+    """Everything that a generator may do wrong, one after another; then it is good, as for the check before the run."""
+    now = turn() - 1
     if now == 1:
         raise RuntimeError("the well is dry")
     if now == 2:

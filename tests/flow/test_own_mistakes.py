@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import launcher
@@ -172,5 +173,7 @@ def test_a_loaded_policy_keeps_to_the_mask(tmp_path: Path) -> None:
         observation, *_ = doors.step(policy.act(observation))
     with pytest.raises(ValueError, match="give the observation with its action_mask"):
         policy.act(observation["observation"])
-    with pytest.raises(ValueError, match=r"it must be \[6\], not \[5\]"):
+    with pytest.raises(ValueError, match=r"action_mask is 2 .*from 0 to 1"):
+        policy.act({**observation, "action_mask": np.full(6, 2, np.int8)})
+    with pytest.raises(ValueError, match=r"observation is float32\[5\], and its space says float32\[6\]"):
         policy.act({**observation, "observation": observation["observation"][:5]})

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from broker import files
+from broker.errors import RequestError, RunError
 from tracker import schema
 from tracker.disk import LedgerDamaged, LedgerFull
 from tracker.facts import Row
@@ -33,6 +34,9 @@ CHECKED_WHOLE = 32 * 1024 * 1024
 GROUP = 256
 """Facts of one statement, where there are so many: two thirds of the time that as many statements take, and the
 interpreter lock is let go once for all of them, so that the sockets' thread goes on meanwhile."""
+
+FALSE_ALARMS = 10
+"""Times that a sound ledger is read through because its files seem modified: some filesystems are late with that."""
 
 PAGE = 8192
 """Bytes: half as many pages to write and to sum as with SQLite's own 4,096, a tenth of the tracker's time."""
@@ -74,16 +78,33 @@ class Ledger(LedgerReader):
         self.check_newest()
         self._files.begin()
         self._seen = self._data_version()
+        self._alarms_left = FALSE_ALARMS
 
     def change(self) -> str:
         """What befell the ledger's files since this process last wrote; "" as long as they are as it left them."""
         change = self._files.change()
-        if not change and self._data_version() != self._seen:  # another process has committed something
+        if change:
+            return change
+        if self._data_version() != self._seen:  # another process has committed something
             self._seen = self._data_version()
             with self._mapped():
                 if super().last_position != self._position:
-                    change = f"{self.path} was written to by another process"
-        return change
+                    return f"{self.path} was written to by another process"
+        if self._alarms_left and self._files.modified:
+            self._files.written()
+            return self._read_through()
+        return ""
+
+    def _read_through(self) -> str:
+        """Read the ledger as another process would. Says that it was overwritten, or counts a false alarm."""
+        try:
+            with LedgerReader(self.path) as reader:
+                reader.verify()
+                reader.check_newest()
+        except (RunError, RequestError):
+            return f"{self.path} or its WAL was overwritten"
+        self._alarms_left -= 1
+        return ""
 
     def _data_version(self) -> int:
         """SQLite's own number, which grows when another connection commits."""

@@ -2,8 +2,8 @@
 
 SQLite goes on writing into a file that was unlinked, and into a WAL whose beginning was overwritten: what it says is
 committed is then gone with the process. So the files are looked at between two writes, for some microseconds: identity,
-length, and the first bytes. Bytes that are overwritten further in are found when they are read, or when the ledger is
-opened, not here.
+length, first bytes, and time of modification. Only the last of these proves nothing (`touch`): then the ledger is to be
+read through.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ class _File:
     descriptor: int | None
     """For the first bytes. None for the shared memory: closing it would give up the locks that SQLite holds on it."""
     identity: tuple[int, int]
-    size: int
-    head: bytes
+    size: int = 0
+    modified: int = 0
+    """ns since 1970"""
+    head: bytes = b""
 
 
 class LedgerFiles:
@@ -44,7 +46,7 @@ class LedgerFiles:
         for suffix, descriptor in descriptors.items():
             path = Path(f"{self._path}{suffix}")
             status = path.stat()
-            file = _File(path, descriptor, (status.st_dev, status.st_ino), status.st_size, b"")
+            file = _File(path, descriptor, (status.st_dev, status.st_ino))
             self._files.append(file)
         self.written()
 
@@ -52,7 +54,8 @@ class LedgerFiles:
         """Take what the files are now for right: this process has written."""
         for file in self._files:
             if file.descriptor is not None:
-                file.size = os.fstat(file.descriptor).st_size
+                status = os.fstat(file.descriptor)
+                file.size, file.modified = status.st_size, status.st_mtime_ns
                 file.head = os.pread(file.descriptor, HEAD, 0)
 
     def change(self) -> str:
@@ -71,6 +74,12 @@ class LedgerFiles:
             if file.descriptor is not None and os.pread(file.descriptor, HEAD, 0) != file.head:
                 return f"{file.path} was overwritten"
         return ""
+
+    @property
+    def modified(self) -> bool:
+        """Whether another process may have written to them, by their time of modification."""
+        descriptors = [(file.descriptor, file.modified) for file in self._files]
+        return any(fd is not None and os.fstat(fd).st_mtime_ns != modified for fd, modified in descriptors)
 
     def close(self) -> None:
         """After SQLite has closed the ledger."""

@@ -287,7 +287,7 @@ class TrackerRole:
             raise
         except (RunError, RequestError, OSError) as error:
             raise LedgerDamaged(
-                f"{what} while the run went on, and the tracker could not save what it held ({error}): "
+                f"{what} while the run went on, and the tracker could not save what it held: "
                 f"`headrace mend {self._directory}` makes a new ledger of what can be read, if anything is left"
             ) from error
         del self._live.alarms["ledger"]

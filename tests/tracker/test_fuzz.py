@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from io import StringIO
 from pathlib import Path
@@ -182,6 +183,31 @@ def test_a_ledger_of_anything_is_read(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_no_fact_of_a_source_stops_anything(tmp_path: Path, seed: int) -> None:
     run(tmp_path, seed, 800)
+
+
+def test_sums_that_leave_64_bits_stop_nothing(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, 0)
+    most = 2**40
+    counts = dict.fromkeys(("agent_steps", "consumed", "stale", "refused", "lost"), most)
+    said = [
+        ("actor-0", "progress", {**b.progress(most, most), "dropped": {"p": most}}),
+        ("learner-p", "update", {**b.update(), **counts, "staleness": {"9": most}, "version": [2**53 - 1, 2**53 - 1]}),
+    ]
+    facts = [(source, kind, json.dumps(body)) for source, kind, body in said]
+    tracker.turn(facts, random.Random(0))
+    standings = tracker.core.standings
+    standings.env_steps = standings.agent_steps = standings.policies["p"].agent_steps = 2**63 - 1
+    standings.policies["p"].fragments = dict.fromkeys(standings.policies["p"].fragments, 2**63 - 1)
+    tracker.core.handle(Restoring("p", f"{2:032x}"))
+    tracker.turn(facts, random.Random(0))
+    assert standings.env_steps == 2**63 - 1 + most
+    assert standings.policies["p"].life == 2**53
+    tracker.show()
+    again = standard_folds()
+    for name, state in json.loads(json.dumps(tracker.folds.snapshots(), allow_nan=False)).items():
+        again.folds[name].restore(state["state"])
+    assert again.snapshots() == tracker.folds.snapshots()
+    tracker.ledger.close()
 
 
 @pytest.mark.soak

@@ -17,13 +17,20 @@ from broker.hubstate import FactsArrived
 from tests.tracker import bodies as b
 from tests.tracker.test_role import Made
 from tracker.exchange import Now
-from tracker.ledger import Ledger, LedgerDamaged, LedgerFull, LedgerReader
+from tracker.ledger import FALSE_ALARMS, PAGE, Ledger, LedgerDamaged, LedgerFull, LedgerReader
 from tracker.summary import summarise
 
 
 def overwrite(path: Path) -> None:
     with path.open("r+b") as file:
         file.write(b"\xa5" * path.stat().st_size)
+
+
+def overwrite_behind(path: Path) -> None:
+    """All but the first page, and the length stays."""
+    with path.open("r+b") as file:
+        file.seek(PAGE)
+        file.write(b"\xa5" * (path.stat().st_size - PAGE))
 
 
 def swap(path: Path) -> None:
@@ -49,6 +56,7 @@ DEEDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "WAL replaced": (beside("-wal", swap), "was replaced by another file"),
     "WAL cut": (beside("-wal", lambda path: os.truncate(path, 0)), "was cut from"),
     "WAL overwritten": (beside("-wal", overwrite), "was overwritten"),
+    "WAL overwritten behind": (beside("-wal", overwrite_behind), "or its WAL was overwritten"),
     "index removed": (beside("-shm", Path.unlink), "was removed"),
     "ledger cut": (lambda path: os.truncate(path, 0), "was cut from"),
     "ledger overwritten": (overwrite, "was overwritten"),
@@ -172,6 +180,8 @@ def test_other_readers_and_a_touch_change_nothing(tmp_path: Path) -> None:
             assert reader.last_position == first + 99
         ledger.path.touch()
         Path(f"{ledger.path}-wal").touch()
+        assert ledger.change() == ""
+        assert ledger._alarms_left == max(0, FALSE_ALARMS - 1 - first // 100)  # the touches, and nothing else
     assert ledger.path.stat().st_size > 20_000_000
     ledger.close()
 

@@ -7,6 +7,9 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.chaos.test_kills import nursery
 from tests.flow.running import Running
 
 WINDOW = 5.0
@@ -85,3 +88,22 @@ def test_a_tracker_that_stopped_for_good_is_replaced(tmp_path: Path) -> None:
         run.until(lambda: len(run.versions()) > made_so_far, "it goes on")
         told = [fact.body["text"] for fact in run.facts("alarm")]
         assert told == ["the tracker said nothing for 2 s: it is started again"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("role", ["launcher", "nursery", "tracker", "learner-agent", "actor-0"])
+def test_each_process_may_stop_for_a_while(tmp_path: Path, role: str) -> None:
+    with Running(tmp_path, "cartpole", "--set", "stop.return=", "--set", "stop.seconds=600") as run:
+        run.learning()
+        pid = {"launcher": lambda: run.launcher.pid, "nursery": lambda: nursery(run)}.get(role, lambda: run.pid(role))()
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            run.until(lambda: time.monotonic() - began >= 8, "eight seconds: longer than any silence is borne")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        made = len(run.versions())
+        run.until(lambda: len(run.versions()) > made + 5, "it goes on")
+        before = run.kill("actor-1")
+        run.restarted(before)
+    assert [f.body["role"] for f in run.facts("exited") if not f.body["expected"]] == ["actor-1"]

@@ -72,6 +72,7 @@ def connect(station: Station) -> dict[str, PolicySpoke]:
             station.tracker.directory[hub].address,
             window=run["learner"]["window"],
             policy=name,
+            max_fragment=station.spec.plan["policies"][name]["max_fragment"],
         )
 
     def follow() -> None:

@@ -1,7 +1,7 @@
 """`python -m bench NAME [--rounds N] [--seconds S] [--json FILE]`: side by side, in one run, medians and ratios.
 
-`cartpole`, `curriculum`, `prompts`, `spread`, `start`, `staleness` and `restart` launch whole processes, take minutes,
-and have options of their own (`python -m bench cartpole --help`); they are measured only when they are named.
+`attacks`, `cartpole`, `curriculum`, `prompts`, `spread`, `start`, `staleness` and `restart` launch whole processes,
+take minutes, and have options of their own (`python -m bench cartpole --help`); they are measured only when named.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from bench import machine
 
-WHOLE_RUNS = ("cartpole", "curriculum", "spread", "start", "staleness", "restart", "prompts")
+WHOLE_RUNS = ("attacks", "cartpole", "curriculum", "spread", "start", "staleness", "restart", "prompts")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Addresses: one names a hub's PULL; its XPUB is beside it (the next tcp port, or the ipc path with `.pub`).
 
-Invariant: nothing but ipc and loopback is bound unless the user said `insecure`.
+Invariant: nothing but ipc and loopback is bound unless the user said `insecure`; an address that another process gave
+is connected to only if `is_hub` holds for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from broker.errors import RequestError
 
 _TCP = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(\d{1,5})")
 MAX_IPC = 107
+URL = r"^[a-z][a-z0-9+.-]{0,15}://[^\x00-\x1f\x7f]+$"
+"""The form of every address that a role gives: a hub's, or the URL of what an endpoint serves."""
 
 
 def publisher(address: str) -> str:
@@ -33,6 +36,16 @@ def split(address: str) -> tuple[str, int]:
     if match is None or not int(match[2]) <= 65534:
         raise RequestError(f"address {address!r}: write ipc://PATH or tcp://HOST:PORT, e.g. tcp://127.0.0.1:7400")
     return match[1], int(match[2])
+
+
+def is_hub(address: str) -> bool:
+    """Whether a spoke can connect to this address and to its publisher."""
+    if address.startswith("ipc://"):
+        return len("ipc://") < len(address) and len(publisher(address).removeprefix("ipc://").encode()) <= MAX_IPC
+    try:
+        return split(address)[1] > 0
+    except RequestError:
+        return False
 
 
 def is_ipv6(address: str) -> bool:

@@ -203,6 +203,11 @@ class Inbox:
         self.received += len(fresh)
         return expected, fresh
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that was received is on disk, so that the ledger tells what this inbox does."""
+        return self.received == self.durable
+
     def commit(self, sequence: int) -> None:
         """All up to `sequence` is on disk."""
         self.durable = max(self.durable, min(sequence, self.received))

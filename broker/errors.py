@@ -43,6 +43,20 @@ class DamagedCheckpoint(RunError):  # noqa: N818 - reads as what happened
     """A checkpoint whose checksum or content is wrong."""
 
 
+def brief(value: object, limit: int = 40) -> str:
+    """Describe a foreign value for a message: short text and numbers as they are, of anything else the type alone.
+
+    `str` of a foreign value could recurse through a thousand levels, or print megabytes.
+    """
+    if isinstance(value, str):
+        return repr(value[:limit])
+    if value is None or isinstance(value, bool | float):
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**limit else "a long integer"
+    return type(value).__name__
+
+
 class WireError(HeadraceError):
     """A frame that is not believed. `reason` is a short word that quarantine counts by."""
 

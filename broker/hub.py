@@ -1,7 +1,9 @@
 """A hub: PULL and XPUB, bound by the process that owns what passes through them.
 
 The shell around `hubstate`: it reads frames, counts what it does not believe, and says what the state wants said.
-Invariant: sockets are touched on the reactor's thread only; what the role calls is locked and never waits for a socket.
+Invariants: sockets are touched on the reactor's thread only; what the role calls is locked and never waits for a
+socket; no message ends a role, whatever it makes our code raise; what is read in one turn, held of one message, and
+queued for the role is bounded, whoever sends it.
 """
 
 from __future__ import annotations
@@ -18,20 +20,31 @@ import zmq
 from broker import addresses, authority, clock
 from broker import messages as m
 from broker.arrays import Tree, pack
+from broker.connections import Limit, Subscriptions, give_back_memory
 from broker.errors import RequestError, RunError, WireError
 from broker.hubstate import Delivery, HubState
 from broker.liveness import Liveness
 from broker.names import ALL, topic
 from broker.reactor import Reactor
 from broker.sending import Payload, send
-from broker.wire import MAX_PAYLOAD, Codec, Identity, payload_digest
+from broker.wire import MAX_HEADER, MAX_PAYLOAD, Codec, Identity, payload_digest
 
-MAX_FRAME = 1024 * 1024 * 1024
 SAMPLES = 32
 MAX_FRAMES = m.MAX_ITEMS
 """Payload frames of one message that are kept to be looked at."""
 TURN = 32
-"""Messages that are read before the other sockets, and the role, have a turn."""
+TURN_SECONDS = 0.05
+"""Messages that are read, and the time that they may take, before the other sockets, and what is due, have a turn."""
+QUEUE = 16
+"""Messages of one connection that libzmq reads ahead."""
+MAX_REFUSED = 64
+"""Most refused messages, or MiB of them, of one connection; with more it is closed."""
+MUCH_REFUSED = 16 * 1024 * 1024
+"""Bytes of refused messages after which memory is given back, once they have ceased."""
+MAX_QUEUED = 16_384
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+"""Deliveries that wait for the role, and their bytes. With more, nothing is read until the role has taken some: senders
+wait in their own sockets, and are not called silent meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,9 @@ class Hub:
     """Binds at `address` at once (RequestError if it may not or cannot) and serves until the reactor closes.
 
     `queue` is the XPUB's limit per spoke, in messages: 4 where versions are published, more for small messages.
+    `max_payload` is the most bytes of a message's payload. libzmq closes a connection that brings a frame which is
+    larger than that and than a header may be. `last_sequence` tells how far the facts of a (source, incarnation) are
+    on disk; it is asked on the reactor's thread, once for each that says Hello.
     """
 
     def __init__(
@@ -70,9 +86,9 @@ class Hub:
         *,
         insecure: bool = False,
         queue: int = 4,
-        max_frame: int = MAX_FRAME,
+        max_payload: int = MAX_PAYLOAD,
         liveness: Liveness | None = None,
-        last_sequences: dict[tuple[str, str], int] | None = None,
+        last_sequence: Callable[[str, str], int] = lambda _source, _incarnation: 0,
         on_delivery: Callable[[], None] | None = None,
     ) -> None:
         addresses.check_bind(address, insecure=insecure)
@@ -80,8 +96,7 @@ class Hub:
         self.address = address
         self.quarantine: Counter[str] = Counter()
         self.samples: deque[Quarantined] = deque(maxlen=SAMPLES)
-        self._state = HubState(identity.incarnation, liveness)
-        self._state.remember(last_sequences or {})
+        self._state = HubState(identity.incarnation, liveness, last_sequence)
         self._codec = Codec(identity, "hub")
         self._reactor = reactor
         self._lock = threading.RLock()
@@ -89,7 +104,13 @@ class Hub:
         self._inbox: deque[Delivery] = deque()
         self._outbox: deque[tuple[Payload, ...]] = deque()
         self._published: _Published | None = None
-        self._queue, self._max_frame = queue, max_frame
+        self._queue, self._max_payload = queue, max_payload
+        self._refusals = Limit(MAX_REFUSED)
+        self._refused_bytes = 0
+        self._refused_at = 0.0
+        self._queued_bytes = 0
+        self._paused = False
+        self._discarding = False
         self._on_delivery = on_delivery
         self._opened = threading.Event()
         self._refused: Exception | None = None
@@ -108,6 +129,9 @@ class Hub:
                 self._news.wait(timeout)
             taken = list(self._inbox)
             self._inbox.clear()
+            self._queued_bytes = 0
+        if self._paused:
+            self._reactor.wake()
         return taken
 
     @property
@@ -194,9 +218,10 @@ class Hub:
         """Bind both sockets."""
         self._pull = reactor.context.socket(zmq.PULL)
         self._publish = reactor.context.socket(zmq.XPUB)
-        self._pull.setsockopt(zmq.RCVHWM, 1000)
-        self._pull.setsockopt(zmq.MAXMSGSIZE, self._max_frame)
+        self._pull.setsockopt(zmq.RCVHWM, QUEUE)
+        self._pull.setsockopt(zmq.MAXMSGSIZE, max(MAX_HEADER, self._max_payload))
         self._publish.setsockopt(zmq.SNDHWM, self._queue)
+        self._subscriptions = Subscriptions(self._publish)
         for opened in (self._pull, self._publish):
             opened.setsockopt(zmq.LINGER, 0)
             opened.setsockopt(zmq.IPV6, int(addresses.is_ipv6(self.address)))
@@ -219,14 +244,18 @@ class Hub:
     def on_readable(self, source: zmq.Socket[bytes]) -> None:
         """Frames, or subscriptions (a hint that nothing rests on)."""
         if source is self._publish:
-            try:
-                while True:
-                    source.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+            self._subscriptions.read()
+            return
         delivered = False
+        until = time.monotonic() + TURN_SECONDS
         for _ in range(TURN):
+            if self._full():
+                self._paused = True
+                self._reactor.unwatch(source)
+                break
             try:
+                if time.monotonic() > until or not self._discard(source, until):
+                    break
                 header = source.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
@@ -235,37 +264,71 @@ class Hub:
             while more:
                 frame = source.recv(zmq.NOBLOCK, copy=False)
                 more = frame.more
-                if len(frames) <= MAX_FRAMES and size <= MAX_PAYLOAD:  # the one that is too much is seen
-                    frames.append(frame.buffer)
                 size += len(frame)
-            delivered |= self._read(header.bytes, frames, size)
+                frames.append(frame.buffer)
+                if len(frames) > MAX_FRAMES or size > self._max_payload:  # nothing more of it is kept
+                    self._discarding = more
+                    self._refusals.count(header, MAX_REFUSED)
+                    break
+            delivered |= self._read(header, frames, size)
         if delivered:
             with self._lock:
                 self._news.notify_all()
             if self._on_delivery is not None:
                 self._on_delivery()
 
-    def _read(self, header: bytes, frames: list[Payload], size: int) -> bool:
+    def _discard(self, source: zmq.Socket[bytes], until: float) -> bool:
+        """Read past the rest of a message that is too large. False if `until` came first."""
+        while self._discarding:
+            if time.monotonic() > until:
+                return False
+            self._discarding = source.recv(zmq.NOBLOCK, copy=False).more
+        return True
+
+    def _read(self, frame: zmq.Frame, frames: list[Payload], size: int) -> bool:
+        header = frame.bytes
         payload = frames[0] if frames else None
         try:
+            if size > self._max_payload:
+                raise WireError("oversized", f"payload of {size} bytes; at most {self._max_payload}")
             envelope = self._codec.decode(header, payload, (self.identity.name,), tuple(frames[1:]))
             authority.check(self.identity.name, envelope, clock.now(self.identity.clock))
             with self._lock:
                 delivered = self._state.handle(envelope, time.monotonic())
                 self._inbox.extend(delivered)
+                self._queued_bytes += len(header) + size if delivered else 0
         except WireError as error:
-            self.samples.append(Quarantined(error.reason, str(error)[:300], len(header) + size, header[:48].hex()))
-            self.quarantine[error.reason] += 1  # after the sample: who sees that it grew finds one
+            self._refuse(error, frame, size)
+            return False
+        except Exception as error:
+            self._refuse(WireError("malformed", f"reading it raised {type(error).__name__}"), frame, size)
             return False
         return bool(delivered)
 
+    def _refuse(self, error: WireError, frame: zmq.Frame, size: int) -> None:
+        size += len(frame)
+        self.samples.append(Quarantined(error.reason, str(error)[:300], size, bytes(frame.buffer[:48]).hex()))
+        self._refusals.count(frame, 1 + size // 2**20)
+        self._refused_bytes += size
+        self._refused_at = time.monotonic()
+        self.quarantine[error.reason] += 1  # after the sample: who sees that it grew finds one
+
+    def _full(self) -> bool:
+        return len(self._inbox) >= MAX_QUEUED or self._queued_bytes >= MAX_QUEUED_BYTES
+
     def on_tick(self, now: float) -> float:
         """Send what is waiting, then the pulses that are due, and the version to those who are behind."""
+        if self._refused_bytes > MUCH_REFUSED and now - self._refused_at > 1.0:
+            self._refused_bytes = 0
+            give_back_memory()
+        if self._paused and not self._full():
+            self._paused = False
+            self._reactor.watch(self._pull, self)
         with self._lock:
             due = self._state.pulse_due()
             if now < due and not self._outbox:
                 return due
-            changes = self._state.liveness.tick(now)
+            changes = [] if self._paused else self._state.silent(now)
             if changes:
                 self._inbox.extend(changes)
                 self._news.notify_all()

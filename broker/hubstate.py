@@ -1,12 +1,14 @@
 """A hub's decisions, without sockets: what to believe of each spoke, and what to say to whom.
 
-Pure: messages and times come in, deliveries for the role and names to pulse come out. Invariant: what a spoke reads in
-its counters is a fact about what this hub received, and never runs ahead of what the role settled or made durable.
+Pure: messages and times come in, deliveries for the role and names to pulse come out. Invariants: what a spoke reads in
+its counters is a fact about what this hub received, and never runs ahead of what the role settled or made durable; an
+identity enters by a Hello alone, and what is held of all identities together is bounded, whatever they send.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,6 +29,11 @@ PULSE_APART = 0.001
 stream of 256 KiB with a window of 32 lost a tenth of its rate for want of credit (docs/benchmarks.md)."""
 MAX_LAYOUTS = 64
 MAX_NAMES = 4096
+"""Names that are known at once. One that was lost or has left, and whose facts are on disk, makes room for another."""
+MAX_SUPERSEDED = 1024
+"""Superseded incarnations whose facts are still taken. The oldest of which all facts are on disk makes room."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks for those that have become silent."""
 
 
 class Arrived(NamedTuple):
@@ -71,6 +78,7 @@ class _Spoke:
     """What the hub holds of the incarnation that has a name."""
 
     incarnation: str
+    inbox: Inbox
     settlement: Settlement = field(default_factory=Settlement)
     layouts: dict[str, Layout] = field(default_factory=dict)
     offer: tuple[int, int, str] = (0, 0, "none")
@@ -86,7 +94,13 @@ def _trees(layout: Layout, envelope: Envelope, count: int) -> list[Tree]:
 class HubState:
     """The state of one hub incarnation. Not locked: its shell sees to that."""
 
-    def __init__(self, incarnation: str, liveness: Liveness | None = None) -> None:
+    def __init__(
+        self,
+        incarnation: str,
+        liveness: Liveness | None = None,
+        last_sequence: Callable[[str, str], int] = lambda _source, _incarnation: 0,
+    ) -> None:
+        """`last_sequence` tells what the ledger has of a (source, incarnation); it is asked once for each."""
         self.incarnation = incarnation
         self.liveness = liveness or Liveness()
         self.catch_up = CatchUp()
@@ -99,8 +113,11 @@ class HubState:
         self.dropped: Counter[str] = Counter()
         """Believed messages that were of no use, by reason (another incarnation's, replayed, unannounced ...)."""
         self.spokes: dict[str, _Spoke] = {}
-        self._inboxes: dict[tuple[str, str], Inbox] = {}
-        self._last_sequences: dict[tuple[str, str], int] = {}
+        self.duplicates = 0
+        """Facts that came twice and were stored once."""
+        self._last_sequence = last_sequence
+        self._superseded: dict[tuple[str, str], Inbox] = {}
+        self._looked_at = -LOOK_EVERY
         self._lost_before = 0
         self._unsaid: list[Delivery] = []
         """Liveness events that came with a message which turned out false."""
@@ -115,8 +132,6 @@ class HubState:
         """One believed message. Returns what the role is to see. WireError for one that turns out false."""
         name, incarnation, message = envelope.sender, envelope.incarnation, envelope.message
         hello = isinstance(message, m.Hello)
-        if hello and name not in self.spokes and len(self.spokes) >= MAX_NAMES:
-            raise WireError("crowded", f"{MAX_NAMES} names already")
         if envelope.hub != self.incarnation and not (hello and not self.liveness.holds(name, incarnation)):
             # It may have been captured at the address of a hub that is gone, and be replayed: it introduces, no more.
             if hello:
@@ -124,20 +139,19 @@ class HubState:
             else:
                 self.dropped["another hub"] += len(message.items) if isinstance(message, m.Fragments) else 1
             return []
+        if hello and self.liveness.admits(name, incarnation):
+            self._enter(name, incarnation)
         events: list[Delivery] = [*self._unsaid, *self.liveness.heard(name, incarnation, now, hello=hello)]
         self._unsaid = []
         if not self.liveness.holds(name, incarnation):
-            self._changed.add(name)  # an older one learns from the pulse that it was superseded
+            if name in self.spokes:  # an older one learns from the pulse that it was superseded
+                self._changed.add(name)
             if not isinstance(message, m.Facts):
                 self.dropped["superseded" if name in self.spokes else "unannounced"] += 1
                 return events
-        spoke = self.spokes.get(name)
-        if hello and self.liveness.holds(name, incarnation) and (spoke is None or spoke.incarnation != incarnation):
-            self._lost_before += spoke.settlement.lost if spoke is not None else 0
-            spoke = self.spokes[name] = _Spoke(incarnation)
         if isinstance(message, m.Facts):
             return events + self._facts(name, incarnation, message)
-        assert spoke is not None  # the holder of a name has said Hello
+        spoke = self.spokes[name]
         match message:
             case m.Hello():
                 if envelope.hub == self.incarnation and message.blocked:
@@ -189,21 +203,60 @@ class HubState:
 
     def _facts(self, name: str, incarnation: str, message: m.Facts) -> list[Delivery]:
         inbox = self._inbox(name, incarnation)
+        if inbox is None:
+            self.dropped["unannounced"] += 1
+            return []
+        duplicates = inbox.duplicates
         first, items = inbox.accept(message.first, message.items)
+        self.duplicates += inbox.duplicates - duplicates
         self._changed.add(name)
         return [FactsArrived(name, incarnation, first, items)] if items else []
 
-    def _inbox(self, name: str, incarnation: str) -> Inbox:
-        key = (name, incarnation)
-        if key not in self._inboxes:
-            self._inboxes[key] = Inbox(self._last_sequences.get(key, 0))
-        return self._inboxes[key]
+    def _inbox(self, name: str, incarnation: str) -> Inbox | None:
+        """The facts of an incarnation that said Hello and is not forgotten."""
+        spoke = self.spokes.get(name)
+        if spoke is not None and spoke.incarnation == incarnation:
+            return spoke.inbox
+        return self._superseded.get((name, incarnation))
+
+    # --- who is known ----------------------------------------------------------------------------------------------
+
+    def _enter(self, name: str, incarnation: str) -> None:
+        """A new incarnation takes the name; facts of the one before are still taken. WireError if there is no room."""
+        before = self.spokes.get(name)
+        if before is None and len(self.spokes) >= MAX_NAMES:
+            self._forget_name()
+        if before is not None and len(self._superseded) >= MAX_SUPERSEDED:
+            self._forget_superseded()
+        inbox = self._superseded.get((name, incarnation)) or Inbox(self._last_sequence(name, incarnation))
+        self._superseded.pop((name, incarnation), None)  # there if its name was forgotten meanwhile
+        if before is not None:
+            self._lost_before += before.settlement.lost
+            self._superseded[name, before.incarnation] = before.inbox
+        self.spokes[name] = _Spoke(incarnation, inbox)
+
+    def _forget_name(self) -> None:
+        ended = self.liveness.ended
+        if ended is None or not self.spokes[ended].inbox.settled:
+            raise WireError("crowded", f"{MAX_NAMES} names already")
+        self._lost_before += self.spokes.pop(ended).settlement.lost
+        self.catch_up.forget(ended)
+        self._unsaid.append(self.liveness.forget(ended))
+
+    def _forget_superseded(self) -> None:
+        key = next((key for key, inbox in self._superseded.items() if inbox.settled), None)
+        if key is None:
+            raise WireError("crowded", f"{MAX_SUPERSEDED} superseded incarnations already")
+        del self._superseded[key]
+
+    def silent(self, now: float) -> list[Event]:
+        """Changes of those that have become silent, looked for every `LOOK_EVERY` seconds."""
+        if now - self._looked_at < LOOK_EVERY:
+            return []
+        self._looked_at = now
+        return self.liveness.tick(now)
 
     # --- what the role says ----------------------------------------------------------------------------------------
-
-    def remember(self, last_sequences: dict[tuple[str, str], int]) -> None:
-        """What the ledger already has of each (source, incarnation). Before the first message only."""
-        self._last_sequences = dict(last_sequences)
 
     def settle(self, source: str, incarnation: str, sequence: int) -> None:
         """All fragments of this source up to `sequence` have left the queue."""
@@ -214,8 +267,10 @@ class HubState:
 
     def durable(self, source: str, incarnation: str, sequence: int) -> None:
         """All facts of this source up to `sequence` are on disk."""
-        self._inbox(source, incarnation).commit(sequence)
-        self._changed.add(source)
+        inbox = self._inbox(source, incarnation)
+        if inbox is not None:
+            inbox.commit(sequence)
+            self._changed.add(source)
 
     def offer(self, name: str, offer: int, chunks: int, state: str) -> None:
         """How far a checkpoint offer has come."""
@@ -239,11 +294,6 @@ class HubState:
     def lost(self) -> int:
         """Fragments counted as lost, over all spokes and their incarnations; never falls."""
         return self._lost_before + sum(spoke.settlement.lost for spoke in self.spokes.values())
-
-    @property
-    def duplicates(self) -> int:
-        """Facts that came twice and were stored once."""
-        return sum(inbox.duplicates for inbox in self._inboxes.values())
 
     # --- the pulse -------------------------------------------------------------------------------------------------
 
@@ -286,15 +336,12 @@ class HubState:
 
     def _counters(self, name: str) -> m.SpokeCounters:
         spoke = self.spokes[name]
-        inbox = self._inboxes.get((name, spoke.incarnation))
-        if inbox is None and (name, spoke.incarnation) in self._last_sequences:
-            inbox = self._inbox(name, spoke.incarnation)
         offer, chunks, state = spoke.offer
         return m.SpokeCounters(
             incarnation=spoke.incarnation,
             settled=spoke.settlement.settled,
-            received=inbox.received if inbox else 0,
-            durable=inbox.durable if inbox else 0,
+            received=spoke.inbox.received,
+            durable=spoke.inbox.durable,
             layouts=tuple(spoke.layouts),
             offer=offer,
             chunks=chunks,

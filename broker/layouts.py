@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from broker.errors import WireError
+from broker.errors import WireError, brief
 
 ALIGNMENT = 64
 ARRAY = "\0array"
@@ -151,9 +151,9 @@ def read_layout(plain: Any) -> Layout:
             raise WireError("layout", "an array is described by its dtype and shape")
         name, shape = item
         if not isinstance(name, str) or name not in DTYPES:
-            raise WireError("dtype", f"{str(name)[:40]!r} is not allowed")
+            raise WireError("dtype", f"{brief(name)} is not allowed")
         if len(shape) > MAX_DEPTH or any(type(n) is not int or not 0 <= n < 2**40 for n in shape):
-            raise WireError("shape", str(shape)[:80])
+            raise WireError("shape", ", ".join(map(brief, shape[:4])))
         dtype = DTYPES[name]
         entries.append((dtype, tuple(shape), offset, name == "bfloat16"))
         offset += padded(math.prod(shape) * dtype.itemsize)

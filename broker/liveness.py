@@ -1,8 +1,9 @@
 """Who is alive: a pure fold of what was heard and when.
 
 States: alive → suspect (silent for `suspect_after`) → lost (silent for `lost_after`); heard again in either, it has
-`returned` and is alive for all that follows; `left` after a Farewell. Invariants: the events tell the whole state; of
-one name only the newest incarnation counts, and an older one is never heard again.
+`returned` and is alive for all that follows; `left` after a Farewell; `forgotten` to make room for another name.
+Invariants: the events tell the whole state; of one name only the newest incarnation counts, and an older one is never
+heard again until its name is forgotten.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["alive", "suspect", "lost", "left"]
-Change = Literal["alive", "suspect", "lost", "returned", "left", "superseded"]
+Change = Literal["alive", "suspect", "lost", "returned", "left", "superseded", "forgotten"]
 
 SUSPECT_AFTER = 3.0
 LOST_AFTER = 10.0
@@ -44,6 +45,8 @@ class Liveness:
         self.suspect_after = suspect_after
         self.lost_after = lost_after
         self.peers: dict[str, Peer] = {}
+        self._ended: dict[str, None] = {}
+        """Names that are lost or have left, in this order."""
 
     def heard(self, name: str, incarnation: str, now: float, *, hello: bool) -> list[Event]:
         """A frame of `name` arrived. Only a Hello introduces an incarnation or replaces an older one."""
@@ -53,6 +56,7 @@ class Liveness:
                 return []
             events = [] if peer is None else [Event(name, peer.incarnation, "superseded")]
             self.peers[name] = Peer(incarnation, now)
+            self._ended.pop(name, None)
             return [*events, Event(name, incarnation, "alive")]
         if incarnation < peer.incarnation:
             return []
@@ -62,7 +66,13 @@ class Liveness:
         if peer.state == "left" and not hello:
             return []
         peer.state = "alive"
+        self._ended.pop(name, None)
         return [Event(name, incarnation, "returned")]
+
+    def admits(self, name: str, incarnation: str) -> bool:
+        """Whether a Hello of this incarnation introduces the name, or replaces an older incarnation."""
+        peer = self.peers.get(name)
+        return peer is None or incarnation > peer.incarnation
 
     def holds(self, name: str, incarnation: str) -> bool:
         """Whether this incarnation is the one that holds the name."""
@@ -74,7 +84,18 @@ class Liveness:
         if not self.holds(name, incarnation) or self.peers[name].state == "left":
             return []
         self.peers[name].state = "left"
+        self._ended.setdefault(name)
         return [Event(name, incarnation, "left")]
+
+    @property
+    def ended(self) -> str | None:
+        """The name that was lost or has left before all others."""
+        return next(iter(self._ended), None)
+
+    def forget(self, name: str) -> Event:
+        """Forget a name, to make room for another."""
+        self._ended.pop(name, None)
+        return Event(name, self.peers.pop(name).incarnation, "forgotten")
 
     def tick(self, now: float) -> list[Event]:
         """Those whose silence has become too long."""
@@ -83,6 +104,7 @@ class Liveness:
             silence = now - peer.heard
             if peer.state in ("alive", "suspect") and silence >= self.lost_after:
                 peer.state = "lost"
+                self._ended.setdefault(name)
                 events.append(Event(name, peer.incarnation, "lost"))
             elif peer.state == "alive" and silence >= self.suspect_after:
                 peer.state = "suspect"

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+from broker import addresses
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-Address = Annotated[str, Field(max_length=256)]
+Address = Annotated[str, Field(max_length=256, pattern=addresses.URL)]
 MAX_TEXT = 4096
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
@@ -31,7 +33,44 @@ MAX_STEPS = 2**32
 """Agent steps of one fragment are fewer: no sum over a run leaves 63 bits."""
 MAX_ITEMS = 4096
 """Fragments, or facts, of one message."""
+MAX_RATES = 256
 PhaseName = Literal["starting", "running", "stopping", "ended"]
+
+
+MAX_DEPTH = 32
+"""Levels of a plain value, which some code of ours, or of a user, will walk."""
+MAX_NOTE_VALUES = 100_000
+_plain_types = (type(None), bool, int, float, str, bytes)
+
+
+def count_plain(value: Any) -> int:
+    """How many values a plain value holds: maps, lists, numbers, text, bytes. ValueError if it is not plain."""
+    level: list[Any] = [(value,)]
+    values = 0
+    for _ in range(MAX_DEPTH):
+        below = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
+        values += len(below)
+        level = [node for node in below if not isinstance(node, _plain_types)]
+        if not level:
+            return values
+        if not all(isinstance(node, dict | list | tuple) for node in level):
+            raise ValueError("holds something that is not plain")
+    raise ValueError(f"is more than {MAX_DEPTH} levels deep")
+
+
+def _check_plain(value: Any) -> Any:
+    count_plain(value)
+    return value
+
+
+def _check_note(value: dict[str, Any]) -> dict[str, Any]:
+    if count_plain(value) > MAX_NOTE_VALUES:
+        raise ValueError(f"holds more than {MAX_NOTE_VALUES:,} values")
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(_check_plain)]
+"""What no model describes: a layout, the note of a user's rollout. Its depth is bounded here, and nowhere else."""
 
 
 class Message(BaseModel):
@@ -73,7 +112,7 @@ class FragmentItem(Message):
     task: Annotated[str, Field(max_length=256)] | None = None
     minted: bool = False
     """The policy itself minted `task`: the life in the task's id says whether the policy still wants the fragment."""
-    note: dict[str, Any] | None = None
+    note: Annotated[dict[str, Any], AfterValidator(_check_note)] | None = None
     """A small plain mapping of the rollout's own (checked for size with the header)."""
     given_up: Text | None = None
     """Nothing comes of `task`, and why; the fragment has no arrays."""
@@ -84,7 +123,7 @@ class Fragments(Message):
 
     kind: Literal["fragments"] = "fragments"
     layout: Digest
-    define: Any = None
+    define: Plain = None
     """The layout itself, until the hub's pulse names `layout` among those it knows."""
     items: Annotated[tuple[FragmentItem, ...], Field(min_length=1, max_length=MAX_ITEMS)]
 
@@ -107,7 +146,7 @@ class Status(Message):
     doing: Annotated[str, Field(max_length=200)] = ""
     waits: Annotated[tuple[tuple[Name, Annotated[str, Field(max_length=100)], float], ...], Field(max_length=64)] = ()
     """(for whom, for what, since how many seconds)"""
-    rates: dict[Name, float | int | None] = {}
+    rates: Annotated[dict[Name, float | int | None], Field(max_length=MAX_RATES)] = {}
     """Gauges and rates by name, e.g. `queue`, `credit`, `cpu`, `rss_mb`."""
 
 
@@ -208,7 +247,7 @@ class Parameters(Message):
     version: Version
     crc: Count
     """crc32 of the payload: fragments name the parameters that acted by it."""
-    layout: Any
+    layout: Plain
     """The tree's skeleton and the arrays' dtypes and shapes."""
 
 

@@ -16,12 +16,12 @@ import msgpack
 from broker import messages as m
 from broker.arrays import Draft, fill, unpack
 from broker.credit import SendWindow
-from broker.errors import WireError
+from broker.errors import RequestError, WireError
 from broker.layouts import Layout, Leaf, Tree, described, read_layout
 from broker.reactor import Reactor
 from broker.sending import ZERO_COPY, Payload, fresh
 from broker.spoke import Spoke
-from broker.wire import Envelope, Identity
+from broker.wire import MAX_PAYLOAD, Envelope, Identity
 
 BATCH = 1024 * 1024
 MAX_NOTE = 1024 * 1024
@@ -65,7 +65,7 @@ class _Batch:
 
 
 def packed_size(note: dict[str, Any]) -> int:
-    """Bytes of a note as it travels. TypeError or ValueError for one that cannot.
+    """Bytes of a note as it travels, or more where it has many values. TypeError or ValueError if it cannot travel.
 
     It is packed on the reactor's thread, where an error would end the role: it is refused here instead.
     """
@@ -77,16 +77,32 @@ def packed_size(note: dict[str, Any]) -> int:
         raise TypeError(f"a note holds plain values only: {error}") from error
     if size > MAX_NOTE:
         raise ValueError(f"a note of {size} bytes; at most {MAX_NOTE}")
-    return size
+    try:
+        values = m.count_plain(note)
+    except ValueError as error:
+        raise ValueError(f"a note {error}") from error
+    if values > m.MAX_NOTE_VALUES:
+        raise ValueError(f"a note of {values:,} values; at most {m.MAX_NOTE_VALUES:,}")
+    return max(size, values * MAX_NOTE // m.MAX_NOTE_VALUES)
 
 
 class PolicySpoke(Spoke):
     """An actor's side of one policy. `window` is in fragments."""
 
     def __init__(
-        self, reactor: Reactor, identity: Identity, hub: str, address: str, *, window: int, policy: str, queue: int = 8
+        self,
+        reactor: Reactor,
+        identity: Identity,
+        hub: str,
+        address: str,
+        *,
+        window: int,
+        policy: str,
+        queue: int = 8,
+        max_fragment: int = MAX_PAYLOAD,
     ) -> None:
         self.policy = policy
+        self._max_fragment = max_fragment
         self.dropped = 0
         """Fragments that were made and will never be settled: the hub was gone, or its incarnation changed."""
         self._window = SendWindow(window)
@@ -144,7 +160,7 @@ class PolicySpoke(Spoke):
         dropped, if there is no credit for it.
 
         TypeError or ValueError for arrays, steps, a note (at most 1 MiB, plain values by text keys) or a reason that
-        cannot travel.
+        cannot travel. RequestError for a fragment that is larger than the learner reads.
         """
         steps = index(steps)  # NumPy's whole numbers among them
         if not 0 <= steps < m.MAX_STEPS:
@@ -162,6 +178,11 @@ class PolicySpoke(Spoke):
             layout = arrays.layout
         else:
             layout, leaves = described(arrays)
+        if layout.size > self._max_fragment:
+            raise RequestError(
+                f"policy {self.policy!r}: a fragment has {layout.size / 2**20:.1f} MiB, and its learner reads "
+                f"{self._max_fragment / 2**20:.1f}; make smaller ones, or raise learner.max_fragment_mb"
+            )
         fields: dict[str, Any] = {"version": version, "crc": crc, "steps": steps}
         if task is not None:
             fields["task"] = task

@@ -2,12 +2,14 @@
 
 It says Hello until the hub answers, then once a second; it believes the newest incarnation of the hub that it hears.
 Invariant: sockets are touched on the reactor's thread only; a changed address means new sockets and a Hello; the state
-that the role reads is behind one lock, and whoever waits for it waits with a deadline.
+that the role reads is behind one lock, and whoever waits for it waits with a deadline. No message and no address ends a
+role: what cannot be read or connected to is counted in `quarantine`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -18,7 +20,7 @@ import zmq
 
 from broker import addresses
 from broker import messages as m
-from broker.errors import WireError
+from broker.errors import RequestError, WireError, brief
 from broker.names import ALL, topic
 from broker.reactor import Reactor
 from broker.sending import Payload, send
@@ -29,6 +31,8 @@ GREETING = 0.05
 PATIENT_GREETING = 0.25
 SUSPECT_AFTER = 1.0
 LOST_AFTER = 10.0
+TURN = 32
+"""Messages that are read before the other sockets, and what is due, have a turn."""
 
 HubLife = Literal["unknown", "alive", "suspect", "lost"]
 
@@ -53,6 +57,10 @@ class Spoke:
         topics: tuple[str, ...] = (),
         queue: int = 256,
     ) -> None:
+        if serves is not None and not re.fullmatch(addresses.URL, serves):
+            raise RequestError(
+                f"{identity.name} serves at {brief(serves)}: give a URL, for example http://127.0.0.1:80"
+            )
         self.identity = identity
         self.hub_name = hub
         self.address = address
@@ -134,8 +142,13 @@ class Spoke:
             opened.setsockopt(zmq.RECONNECT_IVL_MAX, 320)
         for name in self._topics:
             self._subscribe.setsockopt(zmq.SUBSCRIBE, topic(name))
-        self._subscribe.connect(addresses.publisher(self.address))
-        self._push.connect(self.address)
+        try:
+            if not addresses.is_hub(self.address):
+                raise WireError("address", f"{brief(self.address)} cannot be connected to")
+            self._subscribe.connect(addresses.publisher(self.address))
+            self._push.connect(self.address)
+        except (WireError, zmq.ZMQError):  # the directory will name another
+            self.quarantine["address"] += 1
         reactor.watch(self._subscribe, self)
 
     def shut(self) -> None:
@@ -144,8 +157,8 @@ class Spoke:
         self._subscribe.close(0)
 
     def on_readable(self, source: zmq.Socket[bytes]) -> None:
-        """Drain what was published; only the newest version of a policy matters."""
-        while True:
+        """Read what was published; only the newest version of a policy matters."""
+        for _ in range(TURN):
             try:
                 frame = source.recv(zmq.NOBLOCK, copy=False)  # the topic
                 frames: list[Payload] = []
@@ -164,6 +177,8 @@ class Spoke:
                 self._hear(envelope)
             except WireError as error:
                 self.quarantine[error.reason] += 1
+            except Exception:  # whatever a message makes our code raise, it ends no role
+                self.quarantine["malformed"] += 1
 
     def _hear(self, envelope: Envelope) -> None:
         now = time.monotonic()

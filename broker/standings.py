@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -41,14 +42,19 @@ class Feed:
             if not self._socket.poll(round(wait * 1000)):
                 return newest
             frames = self._socket.recv_multipart()
-            try:
-                if len(frames) != 3:
-                    raise WireError("malformed", f"{len(frames)} frames")
-                envelope = self._codec.decode(frames[1], frames[2], (STANDINGS,))
-                if isinstance(envelope.message, m.Standings) and envelope.sender == self._hub:
-                    newest = json.loads(frames[2])
-            except (WireError, ValueError):
-                continue
+            with suppress(Exception):  # whatever a message makes our code raise, the feed goes on with the next
+                newest = self._read(frames) or newest
+            if time.monotonic() >= deadline:
+                return newest
+
+    def _read(self, frames: list[bytes]) -> dict[str, Any] | None:
+        if len(frames) != 3:
+            raise WireError("malformed", f"{len(frames)} frames")
+        envelope = self._codec.decode(frames[1], frames[2], (STANDINGS,))
+        if not isinstance(envelope.message, m.Standings) or envelope.sender != self._hub:
+            return None
+        standings: dict[str, Any] = json.loads(frames[2])
+        return standings
 
     def close(self) -> None:
         """Leave."""

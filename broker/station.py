@@ -87,13 +87,16 @@ class Gauge:
         return time.monotonic() - self._at >= STATUS_EVERY
 
     def read(self) -> dict[str, float | int | None]:
-        """Look now."""
+        """Look now. Empty where the system does not say: it has no file descriptor left, for instance."""
         self._at = time.monotonic()
-        with self._process.oneshot():
-            return {
-                "cpu": self._process.cpu_percent(),
-                "rss_mb": round(self._process.memory_info().rss / 2**20, 1),
-            }
+        try:
+            with self._process.oneshot():
+                return {
+                    "cpu": self._process.cpu_percent(),
+                    "rss_mb": round(self._process.memory_info().rss / 2**20, 1),
+                }
+        except (psutil.Error, OSError):
+            return {}
 
 
 @dataclass

@@ -23,6 +23,8 @@ from broker.wire import Envelope, Identity
 GATHER = 0.005
 """Facts wait this long (seconds) for company, unless there are already `COMPANY`."""
 COMPANY = 50
+MAX_WAITING = 64
+"""Assignments, and chunks of a checkpoint, that wait for the role to take them; it asks for one at a time."""
 
 
 class TrackerSpoke(Spoke):
@@ -49,7 +51,7 @@ class TrackerSpoke(Spoke):
         self._outbox = Outbox()
         self._gathering: float | None = None
         self._request = 0
-        self._assignments: deque[m.Assignment] = deque()
+        self._assignments: deque[m.Assignment] = deque(maxlen=MAX_WAITING)
         self._restore: m.RestorePoint | None = None
         self._chunks: dict[int, tuple[m.Chunk, bytes]] = {}
         self._offers = born(identity.incarnation)  # so that no older incarnation's offer has the number of ours
@@ -220,6 +222,8 @@ class TrackerSpoke(Spoke):
                 self._restore = message
             case m.Chunk():
                 self._chunks[message.index] = (message, bytes(envelope.payload))
+                if len(self._chunks) > MAX_WAITING:
+                    del self._chunks[next(iter(self._chunks))]
             case _:
                 return
         if self.on_news is not None:

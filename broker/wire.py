@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple
 import msgpack
 from pydantic import TypeAdapter, ValidationError
 
-from broker.errors import WireError
-from broker.messages import Message, to_hub, to_spoke
+from broker.errors import WireError, brief
+from broker.messages import MAX_ITEMS, Message, to_hub, to_spoke
 from broker.names import RESERVED
 from broker.sending import Payload
 
@@ -31,6 +31,16 @@ PROTOCOL = 2
 MAX_HEADER = 8 * 1024 * 1024
 MAX_PAYLOAD = 1024 * 1024 * 1024
 WITH_PAYLOAD = frozenset({"fragments", "parameters", "chunk", "standings"})
+MAX_FIELDS = 32
+SMALL_HEADER = 64 * 1024
+"""Most bytes of a header but for the kinds of `MAX_VALUES`."""
+MAX_VALUES = {
+    "facts": 20_000, "fragments": 1_500_000, "parameters": 1_500_000, "directory": 50_000, "assignment": 20_000,
+    "restore_point": 1_000,
+}  # fmt: skip
+"""Most values in a header that is larger, by its kind. A layout may have 100,000 arrays, a value or ten for each."""
+_PARTS = 8
+MAX_LISTED = 1_000
 MAC_SIZE = 16
 RUN_ID_SIZE = 8
 _BODY = MAC_SIZE + RUN_ID_SIZE
@@ -72,6 +82,72 @@ def run_id(token: str) -> bytes:
 def payload_digest(payload: Payload) -> bytes:
     """Hash a payload. Its header carries the hash, so that the header's MAC vouches for the payload."""
     return blake2b(payload, digest_size=16).digest()
+
+
+def _unpack(body: memoryview) -> Any:
+    """The plain values of an authentic header. WireError for what is not msgpack, or too large for its kind."""
+    try:
+        if len(body) > SMALL_HEADER:
+            return _unpack_large(body)
+        return msgpack.unpackb(body, use_list=False, strict_map_key=True, ext_hook=_no_extension)
+    except WireError:
+        raise
+    except Exception as error:  # msgpack raises five kinds, none of which share more than Exception
+        raise WireError("malformed", "the header is not msgpack") from error
+
+
+def _unpack_large(body: memoryview) -> Any:
+    """The same where it would cost much to be wrong: a byte of msgpack can become a map of 64 bytes.
+
+    So the kind is read first, and there are as many values as it may have.
+    """
+    left = _PARTS
+
+    def count(node: Any) -> Any:
+        nonlocal left
+        left -= 1 + len(node)
+        if left < 0:
+            raise WireError("oversized", "a header of too many values")
+        return node
+
+    unpacker = msgpack.Unpacker(
+        use_list=False,
+        strict_map_key=True,
+        ext_hook=_no_extension,
+        object_hook=count,
+        list_hook=count,
+        max_buffer_size=MAX_HEADER,
+    )
+    unpacker.feed(body)
+    if unpacker.read_array_header() != _PARTS:
+        return None
+    begin = [unpacker.unpack() for _ in range(_PARTS - 2)]
+    kind = begin[-1]
+    left = MAX_VALUES.get(kind, 0) if isinstance(kind, str) else 0
+    if not left:
+        raise WireError("oversized", f"a header of {len(body)} bytes; at most {SMALL_HEADER} of {brief(kind)}")
+    parts = (*begin, unpacker.unpack(), unpacker.unpack())
+    return parts if unpacker.tell() == len(body) else None
+
+
+def _check_items(items: Any) -> None:
+    """WireError for fragments with so many fields that to say what is wrong with each would take seconds."""
+    if not isinstance(items, tuple) or len(items) > MAX_ITEMS:
+        raise WireError("malformed", f"not 1 to {MAX_ITEMS} fragments")
+    if any(isinstance(item, dict) and len(item) > MAX_FIELDS for item in items):
+        raise WireError("malformed", f"a fragment has more than {MAX_FIELDS} fields")
+
+
+def _no_extension(code: int, _: bytes) -> Any:
+    raise WireError("malformed", f"an extension type {code} of msgpack")
+
+
+def _first_of(error: ValidationError) -> str:
+    """The first thing that is wrong with a message. To list a million others would cost more than to read it did."""
+    if error.error_count() > MAX_LISTED:
+        return f"{error.error_count()} values are wrong"
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
 
 
 class Codec:
@@ -128,34 +204,31 @@ class Codec:
         if len(header) > MAX_HEADER:
             raise WireError("oversized", f"header of {len(header)} bytes")
         body = self._authentic(header)
-        try:
-            parts = msgpack.unpackb(body, use_list=False, strict_map_key=True)
-        except Exception as error:  # msgpack raises five kinds, none of which share more than Exception
-            raise WireError("malformed", "the header is not msgpack") from error
-        if not isinstance(parts, tuple) or len(parts) != 8:
+        parts = _unpack(body)
+        if not isinstance(parts, tuple) or len(parts) != _PARTS:
             raise WireError("malformed", "the header has not eight parts")
         protocol, sender, incarnation, recipient, hub, kind, fields, digest = parts
         if type(protocol) is not int or protocol != PROTOCOL:
-            raise WireError("protocol", f"version {str(protocol)[:20]}; this is version {PROTOCOL}")
+            raise WireError("protocol", f"version {brief(protocol)}; this is version {PROTOCOL}")
         if not isinstance(sender, str) or not _SENDER.fullmatch(sender) or sender in RESERVED:
             raise WireError("malformed", "no sender")
         if not isinstance(incarnation, str) or not _INCARNATION.fullmatch(incarnation):
             raise WireError("malformed", "no incarnation")
         if hub is not None and (not isinstance(hub, str) or not _INCARNATION.fullmatch(hub)):
             raise WireError("malformed", "no incarnation of a hub")
-        if recipient not in recipients:
-            raise WireError("misdirected", f"for {str(recipient)[:64]!r}")
-        if not isinstance(fields, dict):
-            raise WireError("malformed", "fields are not a map")
+        if not isinstance(recipient, str) or recipient not in recipients:
+            raise WireError("misdirected", f"for {brief(recipient, 64)}")
+        if not isinstance(fields, dict) or len(fields) > MAX_FIELDS:
+            raise WireError("malformed", f"fields are not a map of at most {MAX_FIELDS}")
         model = self._models.get(kind) if isinstance(kind, str) else None
         if model is None:
-            raise WireError("invalid", f"{str(kind)[:40]!r} is no kind of message in this direction")
+            raise WireError("invalid", f"{brief(kind)} is no kind of message in this direction")
+        if kind == "fragments" and len(header) > SMALL_HEADER:
+            _check_items(fields.get("items"))
         try:
             message = model.validate_python(fields)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise WireError("invalid", f"{str(kind)[:40]}: {where}: {first['msg']}"[:300]) from error
+            raise WireError("invalid", f"{kind}: {_first_of(error)}"[:300]) from error
         if kind in WITH_PAYLOAD:
             if payload is None:
                 raise WireError("malformed", f"{kind} without a payload")

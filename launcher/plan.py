@@ -7,7 +7,7 @@ A plan is plain (`to_plain`), and it is all that a role is given of the run; who
      "agents": {agent: policy},
      "policies": {policy: {"agents": [agent], "observation": plain spec | null, "action": plain spec | null,
                            "fragment_steps": agent steps in a fragment | null, "batch_steps": agent steps | null,
-                           "staleness": expected, in versions | null}},
+                           "staleness": expected, in versions | null, "max_fragment": bytes}},
      "roles": [{"name", "kind": tracker | endpoint | learner | actor, "policy": str | null, "index": int, "engine",
                 "entry", "settings"}]}
 """
@@ -35,6 +35,8 @@ from launcher.runfile import RunFile
 DEFAULT_BATCH_STEPS = {"ppo": 2048}
 """What an algorithm takes where its settings name no batch_steps; a test holds it to the learners' own defaults."""
 MAINS = {"tracker": "tracker.role:main", "learner": "learners.role:main", "actor": "actors.role:main"}
+ARRAY_PADDING = 64
+"""Bytes by which an array in a payload may be longer (`broker.layouts`)."""
 TRACKER_FINISH_SECONDS = 3.0
 """For its last commit, when the launcher has died."""
 
@@ -75,6 +77,8 @@ class Policy:
     fragment_steps: int | None = None
     batch_steps: int | None = None
     staleness: float | None = None
+    max_fragment: int = 2**30
+    """Most bytes of a fragment."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,10 @@ def make_plan(run: RunFile, spaces: Spaces | None) -> Plan:
     """The plan of a run. `spaces` is what the probe answered. RequestError where the agents cannot be mapped."""
     if spaces is None:
         agents: dict[str, str] = {}
-        policies = {name: Policy(name, batch_steps=batch_steps(run)) for name in run.policies.names}
+        largest = run.learner.max_fragment_mb * 2**20
+        policies = {
+            name: Policy(name, batch_steps=batch_steps(run), max_fragment=largest) for name in run.policies.names
+        }
     else:
         if not spaces.agents:
             raise RequestError("the environment has no agents")
@@ -225,12 +232,9 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
                     f"({spec_words(first[what])} and {spec_words(spaces.agents[agent][what])}); give them a policy each"
                 )
     fragment = run.learner.fragment_steps * run.actors.environments * len(mine)
-    import numpy as np  # here, because the launcher starts without it
-
     from broker.wire import MAX_PAYLOAD
 
-    one = sum(np.dtype(leaf["dtype"]).itemsize * math.prod(leaf["shape"]) for leaf in first["observation"]["leaves"])
-    size = (run.learner.fragment_steps + 1) * run.actors.environments * len(mine) * one
+    size = _fragment_bytes(first, run.learner.fragment_steps + 1, run.actors.environments * len(mine))
     if size > MAX_PAYLOAD:
         raise RequestError(
             f"policy {name!r}: a fragment would have {size / 2**30:.1f} GiB, and a message holds 1; "
@@ -238,7 +242,20 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
         )
     batch = batch_steps(run)
     staleness = expected_staleness(run, fragment, batch) if batch else None
-    return Policy(name, mine, first["observation"], first["action"], fragment, batch, staleness)
+    own = run.actors.rollout != "environments"
+    largest = run.learner.max_fragment_mb * 2**20 if own else size
+    return Policy(name, mine, first["observation"], first["action"], fragment, batch, staleness, largest)
+
+
+def _fragment_bytes(spaces: Mapping[str, Any], rows: int, width: int) -> int:
+    """At least the bytes of a fragment (`actors.columns`), whose arrays are each padded."""
+    import numpy as np  # here, because the launcher starts without it
+
+    leaves, action = spaces["observation"]["leaves"], spaces["action"]
+    seen: int = sum(np.dtype(leaf["dtype"]).itemsize * math.prod(leaf["shape"]) for leaf in leaves)
+    chosen: int = 8 * math.prod(action["shape"]) + sum(action["nvec"])  # an action, and which choices are legal
+    rest = 4 + 4 + 3  # log-probability, reward, three flags
+    return rows * width * (seen + chosen + rest) + ARRAY_PADDING * (len(leaves) + 7)
 
 
 def check_text(plan: Plan) -> str:

@@ -55,6 +55,8 @@ class LearnerLoop:
     max_staleness: int
     checkpoint: Callable[[], None] = lambda: None
     """Called after each update: offers a checkpoint when one is due."""
+    max_waiting: int = 65_536
+    """Fragments that wait here before no more are taken from the hub: as many as all actors may have under way."""
     counts: Counts = field(default_factory=Counts)
     losses: dict[str, float] = field(default_factory=dict)
     agent_steps: int = 0
@@ -141,7 +143,8 @@ class LearnerLoop:
 
     def _accept_all(self, *, updating: bool = False) -> None:
         """Hand over what has arrived, until the algorithm has enough; the rest stays queued and holds its credit."""
-        self._queue.extend(delivery for delivery in self.hub.take() if isinstance(delivery, Arrived))
+        if len(self._queue) < self.max_waiting:
+            self._queue.extend(delivery for delivery in self.hub.take() if isinstance(delivery, Arrived))
         while self._queue and (updating or not self.algorithm.ready()):
             self._accept(self._queue.popleft())
 

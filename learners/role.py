@@ -21,6 +21,7 @@ from broker.errors import DamagedCheckpoint, RequestError, RunError
 from broker.hub import Hub
 from broker.layouts import described
 from broker.liveness import Liveness
+from broker.policy_spoke import BATCH
 from broker.reactor import Reactor
 from broker.station import Spec, Station
 from learners.algorithm import Algorithm, AlgorithmContext, build_algorithm
@@ -53,6 +54,7 @@ async def learn(spec: Spec, ending: threading.Event) -> None:
         identity,
         _address(spec),
         insecure=spec.run["tracker"]["insecure"],
+        max_payload=max(BATCH, spec.plan["policies"][spec.policy]["max_fragment"]),
         liveness=Liveness(),
         on_delivery=wake,
     )
@@ -70,6 +72,7 @@ async def learn(spec: Spec, ending: threading.Event) -> None:
             point.life,
             0,
             spec.run["learner"]["max_staleness"],
+            max_waiting=spec.run["learner"]["window"] * spec.run["actors"]["processes"],
         )
         checkpoints = Checkpoints(station, learner, spec.run["learner"]["checkpoint_seconds"])
         learner.checkpoint = checkpoints.offer_if_due

@@ -112,6 +112,11 @@ class Core:
         return bool(self._rows)
 
     @property
+    def crowded(self) -> bool:
+        """Whether so many facts wait for a commit that no more should come: a source may not keep to its bound."""
+        return len(self._rows) >= 4 * BATCH
+
+    @property
     def due(self) -> bool:
         """Whether a request waits for work, and what was committed since it was looked at may be some."""
         return self._requests.waiting and self._decided_at != self.folds.position
@@ -275,6 +280,9 @@ class Core:
         return answered(self.tasks, self.pool, request)
 
     def _liveness(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
+        if event.change == "forgotten":
+            self.members.pop(event.name, None)
+            return []
         role, holding, _ = self.members.get(event.name, ("", event.incarnation, ""))
         gone = event.change in ("lost", "left", "superseded")
         if holding <= event.incarnation:

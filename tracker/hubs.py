@@ -1,39 +1,61 @@
-"""Where the hubs and endpoints of the run are: what the tracker's Directory says.
+"""Where the hubs and endpoints of the run are: what the tracker's Directory says, and whom it is sent to.
 
 Invariant: one is listed from its Hello until it is lost or has left, and every Hello lists it again; so that one that
-was only silent for long is found within a heartbeat of its return.
+was only silent for long is found within a heartbeat of its return. Only roles of the plan are listed, at addresses that
+can be connected to; and the directory is sent at most once in `APART` seconds to anyone, however many Hellos come.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from broker import addresses
 from broker import messages as m
+from broker.names import ALL
+
+APART = 0.02
+"""Seconds between two rounds of directories."""
+SINGLE = 32
+"""Most spokes that are answered each under its own name. When more said Hello, the directory goes once to all."""
 
 
 class Hubs:
     """The entries, by name. Who holds a name is for the hub's liveness to know: only a holder's Hello comes here."""
 
-    def __init__(self) -> None:
+    def __init__(self, roles: Iterable[str]) -> None:
+        """`roles` names the learners and endpoints of the plan."""
+        self._roles = frozenset(roles)
         self._entries: dict[str, m.DirectoryEntry] = {}
+        self._recipients: dict[str, None] = {}
+        self._sent_at = 0.0
 
-    def hello(self, name: str, incarnation: str, hello: m.Hello) -> bool:
-        """A Hello. True if the directory is another one now."""
-        if hello.address is None:
-            return False
+    def hello(self, name: str, incarnation: str, hello: m.Hello) -> None:
+        """A Hello: its sender is listed if it can be reached, and is sent the directory, as it may have missed one."""
+        self._recipients[name] = None
+        if hello.address is None or name not in self._roles:
+            return
+        if hello.role == "learner" and not addresses.is_hub(hello.address):
+            return
         entry = m.DirectoryEntry(
             name=name, role=hello.role, policy=hello.policy, address=hello.address, incarnation=incarnation
         )
-        if self._entries.get(name) == entry:
-            return False
-        self._entries[name] = entry
-        return True
+        if self._entries.get(name) != entry:
+            self._entries[name] = entry
+            self._recipients[ALL] = None
 
-    def gone(self, name: str, incarnation: str) -> bool:
-        """An incarnation was lost or has left. True if the directory is another one now."""
+    def gone(self, name: str, incarnation: str) -> None:
+        """An incarnation was lost or has left."""
         entry = self._entries.get(name)
-        if entry is None or entry.incarnation != incarnation:
-            return False
-        del self._entries[name]
-        return True
+        if entry is not None and entry.incarnation == incarnation:
+            del self._entries[name]
+            self._recipients[ALL] = None
+
+    def due(self, now: float) -> list[str]:
+        """Whom the directory is to be sent to now (monotonic seconds)."""
+        if not self._recipients or now - self._sent_at < APART:
+            return []
+        recipients, self._recipients, self._sent_at = list(self._recipients), {}, now
+        return [ALL] if ALL in recipients or len(recipients) > SINGLE else recipients
 
     @property
     def directory(self) -> m.Directory:

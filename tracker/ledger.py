@@ -38,6 +38,9 @@ interpreter lock is let go once for all of them, so that the sockets' thread goe
 FALSE_ALARMS = 10
 """Times that a sound ledger is read through because its files seem modified: some filesystems are late with that."""
 
+MAX_CACHED_SOURCES = 4096
+"""Sources whose last sequences are held in memory between commits."""
+
 PAGE = 8192
 """Bytes: half as many pages to write and to sum as with SQLite's own 4,096, a tenth of the tracker's time."""
 
@@ -73,7 +76,8 @@ class Ledger(LedgerReader):
         self._check_version()
         if self.path.stat().st_size <= CHECKED_WHOLE:
             self.verify()
-        self._sequences = super().last_sequences()
+        self._sequences: dict[tuple[str, str], int] = {}
+        """Last sequences of sources that wrote lately; the others are asked of the file."""
         self._position = super().last_position
         self.check_newest()
         self._files.begin()
@@ -145,14 +149,10 @@ class Ledger(LedgerReader):
         """The position of the newest fact, 0 if there is none."""
         return self._position
 
-    def last_sequences(self) -> dict[tuple[str, str], int]:
-        """For every (source, incarnation) the sequence of its newest fact."""
-        return dict(self._sequences)
-
     @contextmanager
     def commit(self) -> Iterator[None]:
         """One transaction: all that is written within is on disk when it ends, or, after any error, none of it is."""
-        before = self._position, dict(self._sequences)
+        before = self._position
         with self._mapped():
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -160,7 +160,8 @@ class Ledger(LedgerReader):
                 self._connection.execute("COMMIT")
                 self._files.written()
             except BaseException:
-                self._position, self._sequences = before
+                self._position = before
+                self._sequences.clear()
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -168,6 +169,8 @@ class Ledger(LedgerReader):
     def append(self, batch: Sequence[Row]) -> range:
         """Append facts in order and give their positions. ValueError if one is not the next of its source."""
         sequences = self._sequences
+        if len(sequences) > MAX_CACHED_SOURCES:
+            sequences.clear()
         touched: set[tuple[str, str]] = set()
         key = ("", "")
         expected = 0
@@ -176,7 +179,7 @@ class Ledger(LedgerReader):
                 if expected:
                     sequences[key] = expected
                 key = (row[0], row[1])
-                expected = sequences.get(key, 0)
+                expected = sequences[key] if key in sequences else self.last_sequence(*key)
                 touched.add(key)
             expected += 1
             if row[2] != expected:

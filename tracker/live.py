@@ -81,6 +81,9 @@ class Live:
 
     def liveness(self, name: str, incarnation: str, change: str) -> None:
         """A change that `broker.liveness` saw."""
+        if change == "forgotten":
+            self.seen.pop(name, None)
+            return
         seen = self.seen.get(name)
         if seen is not None and seen.incarnation == incarnation and change != "superseded":
             seen.state = "alive" if change == "returned" else change

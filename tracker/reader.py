@@ -140,6 +140,13 @@ class LedgerReader:
         readings = [*(decided or ()), *(born(incarnation) for _, incarnation in self.last_sequences())]
         return max((reading for reading in readings if reading < LATEST), default=0)
 
+    def last_sequence(self, source: str, incarnation: str) -> int:
+        """The sequence of the newest fact of this (source, incarnation), 0 if there is none."""
+        query = "SELECT last_sequence FROM sources WHERE source = ? AND incarnation = ?"
+        with self._mapped():
+            row = self._connection.execute(query, (source, incarnation)).fetchone()
+        return 0 if row is None else int(row[0])
+
     def snapshots(self) -> dict[str, tuple[int, Any]]:
         """By a fold's name, the position that its newest snapshot describes, and the snapshot.
 

@@ -1,7 +1,8 @@
 """Requests for tasks on their way to an answer: new ones, those that wait for work, those that were told there is none.
 
 Invariant: the same request of the same incarnation has the same answer, also where that is none; a request waits for
-work for `PARKED` seconds at most, and one of an incarnation that is gone or was superseded has no answer.
+work for `PARKED` seconds at most, and one of an incarnation that is gone or was superseded has no answer; an
+incarnation has `MAX_OPEN` requests open at most.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ PARKED = 0.5
 REMEMBERED = 64
 """Requests of one incarnation that were told so, and are told so again."""
 
-Key = tuple[str, str, int]
+MAX_OPEN = 16
+"""Most requests of one incarnation that wait at once. An actor has one, repeated under its number."""
+
+Asker = tuple[str, str]
 
 
 class Requests:
     """Those that are to be answered."""
 
     def __init__(self) -> None:
-        self._open: dict[Key, tuple[Request, float | None]] = {}
-        """By (source, incarnation, number), and since when (monotonic seconds) it is known that there is no work."""
-        self._empty: dict[tuple[str, str], dict[int, None]] = {}
+        self._open: dict[Asker, dict[int, tuple[Request, float | None]]] = {}
+        """By (source, incarnation) and number, and since when (monotonic seconds) it is known that there is no work."""
+        self._empty: dict[Asker, dict[int, None]] = {}
 
     def add(self, request: Request) -> None:
         """It came, or came again; what it asks for now counts."""
-        since = self._open.get(request[:3], (request, None))[1]
-        self._open[request[:3]] = (request, since)
+        requests = self._open.setdefault(request[:2], {})
+        since = requests.get(request.request, (request, None))[1]
+        requests[request.request] = (request, since)
+        if len(requests) > MAX_OPEN:
+            del requests[next(iter(requests))]
 
     @property
     def waiting(self) -> bool:
@@ -46,11 +53,11 @@ class Requests:
         """(to be answered as they were before, to be answered anew). Who is not `heard` gets no answer."""
         known: list[Request] = []
         fresh: list[Request] = []
-        for key, (request, _) in list(self._open.items()):
+        for request in [request for requests in self._open.values() for request, _ in requests.values()]:
             if not heard(request):
-                del self._open[key]
+                self._close(request)
             elif request.request in self._empty.get(request[:2], ()) or answered(request) is not None:
-                del self._open[key]
+                self._close(request)
                 known.append(request)
             else:
                 fresh.append(request)
@@ -60,11 +67,11 @@ class Requests:
         """Some were given work, for others there is none. Those that are to be answered now: with it, or that so."""
         told = []
         for request, work in given.items():
-            since = self._open[request[:3]][1]
+            since = self._open[request[:2]][request.request][1]
             if not work and (since is None or now - since < PARKED):
-                self._open[request[:3]] = (request, now if since is None else since)
+                self._open[request[:2]][request.request] = (request, now if since is None else since)
                 continue
-            del self._open[request[:3]]
+            self._close(request)
             told.append(request)
             if work:
                 continue
@@ -73,3 +80,9 @@ class Requests:
             if len(empty) > REMEMBERED:
                 del empty[next(iter(empty))]
         return told
+
+    def _close(self, request: Request) -> None:
+        requests = self._open[request[:2]]
+        del requests[request.request]
+        if not requests:
+            del self._open[request[:2]]

@@ -21,10 +21,9 @@ from broker.errors import RequestError, RunError
 from broker.hub import Hub
 from broker.hubstate import Delivery, FactsArrived, Said
 from broker.liveness import Event
-from broker.names import ALL
 from broker.reactor import Reactor, until
 from broker.station import Spec
-from tracker.checkpoints import FOLDER, CheckpointStore
+from tracker.checkpoints import CHUNK, FOLDER, CheckpointStore
 from tracker.core import Core
 from tracker.curriculum.settings import CurriculumSettings
 from tracker.display import Display
@@ -32,7 +31,7 @@ from tracker.exchange import Joined, Now, Restoring, Settings
 from tracker.facts import Fact, Row
 from tracker.hubs import Hubs
 from tracker.leases import Request
-from tracker.ledger import LEDGER, Ledger, LedgerDamaged, LedgerFull
+from tracker.ledger import LEDGER, Ledger, LedgerDamaged, LedgerFull, LedgerReader
 from tracker.live import Live
 from tracker.lock import RunLock
 from tracker.mend import rescue
@@ -106,10 +105,11 @@ class TrackerRole:
         self._ledger = Ledger(self._directory / LEDGER)
         folds = standard_folds()
         folds.restore(self._ledger, settle=self._ledger.settle)
+        self._known = LedgerReader(self._directory / LEDGER)
+        """For the sockets' thread, which asks once for each incarnation that says Hello."""
         self._snapshots = Snapshots(self._ledger, folds.draft)
         self._store = CheckpointStore(self._directory / FOLDER)
         identity = spec.identity()
-        last = self._ledger.last_sequences()
         self._core = Core(settings_of(spec), folds, identity.incarnation)
         for flaw in folds.flaws:
             self._core.record("alarm", {"text": f"{flaw}; it was made anew from the ledger"})
@@ -124,7 +124,8 @@ class TrackerRole:
             spec.tracker,
             insecure=spec.run["tracker"]["insecure"],
             queue=64,
-            last_sequences=last,
+            max_payload=CHUNK,
+            last_sequence=self._known.last_sequence,
         )
         standings = self._core.standings
         if standings.phase_launch == spec.launch:  # who has not heard of the last phase hears it from this incarnation
@@ -133,7 +134,7 @@ class TrackerRole:
         self._reserve = Reserve(self._directory)
         if not self._reserve.hold():
             self._live.alarms["reserve"] = f"no room to spare in {self._directory}: free some space before it is full"
-        self._hubs = Hubs()
+        self._hubs = Hubs(role["name"] for role in spec.plan["roles"] if role["kind"] in ("learner", "endpoint"))
         self._transfers = Transfers(self._store, self._core, self._live, self._hub)
         self._notices = Notices(self._directory, self._live.alarms)
         self._display = Display(identity, self._directory, self._core, self._live, self._hub)
@@ -150,7 +151,7 @@ class TrackerRole:
         gc.set_threshold(200_000, 50, 100)  # a batch's facts come and go below it
         while True:
             at_once = self._core.behind or self._core.due or self._snapshots.under_way
-            deliveries = self._hub.take(0.0 if at_once else WAIT)
+            deliveries = [] if self._core.crowded else self._hub.take(0.0 if at_once else WAIT)
             if not self._core.behind and any(isinstance(delivery, FactsArrived) for delivery in deliveries):
                 time.sleep(GATHER)
                 deliveries += self._hub.take()
@@ -162,6 +163,7 @@ class TrackerRole:
                 # The lifeline is cut a moment before the kernel gives us to another parent.
                 gone = until(lambda: os.getppid() != self._parent, 0.25)
                 self._core.close("the launcher is gone" if gone else "the tracker was told to end (SIGTERM)", now)
+            self._send_directory(now.steady)
             self._commit(now)
             if self._display.show(now, self._ledger.last_position):
                 self._say_where(now.steady)
@@ -177,6 +179,7 @@ class TrackerRole:
         if self._core.ended:
             self._reserve.release()
         self._store.close()
+        self._known.close()
         self._ledger.close()
 
     # --- in
@@ -189,8 +192,8 @@ class TrackerRole:
             case Event(name, incarnation, change):
                 self._live.liveness(name, incarnation, change)
                 self._core.handle(delivery)
-                if change in ("lost", "left") and self._hubs.gone(name, incarnation):
-                    self._hub.publish(ALL, self._hubs.directory)
+                if change in ("lost", "left"):
+                    self._hubs.gone(name, incarnation)
             case Said(source, incarnation, message, payload):
                 self._live.heard(source, incarnation, now.steady)
                 self._said(source, incarnation, message, payload, now)
@@ -202,9 +205,7 @@ class TrackerRole:
             case m.Hello():
                 if self._live.hello(source, incarnation, message, now.steady):
                     self._core.handle(Joined(source, message.role, incarnation))
-                if self._hubs.hello(source, incarnation, message):
-                    self._hub.publish(ALL, self._hubs.directory)
-                self._hub.publish(source, self._hubs.directory)  # it may have missed one: at each Hello
+                self._hubs.hello(source, incarnation, message)
             case m.Status():
                 self._live.status(source, incarnation, message, now.steady)
             case m.TaskRequest():
@@ -298,6 +299,10 @@ class TrackerRole:
         )
         self._core.record("alarm", {"text": reason[: m.MAX_TEXT]})
         self._core.record("stop_request", {"reason": reason[: m.MAX_TEXT], "failed": True})
+
+    def _send_directory(self, steady: float) -> None:
+        for recipient in self._hubs.due(steady):
+            self._hub.publish(recipient, self._hubs.directory)
 
     def _stored(self, position: int) -> str:
         """The body of the fact at this position."""

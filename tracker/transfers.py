@@ -1,7 +1,8 @@
 """Checkpoints on their way: offers and chunks up from learners, restore points and chunks down to them.
 
 Invariants: an offer is `durable` only when the fact of this very content is on disk; a restore point names the position
-of a fact that is on disk. What is on disk lies with `tracker.checkpoints`, what is decided with `tracker.core`.
+of a fact that is on disk; a learner of the plan has one upload open at most, of its own policy; a folder that cannot be
+read or written is an alarm. What is on disk lies with `tracker.checkpoints`, what is decided with `tracker.core`.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Transfers:
 
     def offered(self, source: str, incarnation: str, offer: m.CheckpointOffer) -> None:
         """A learner offers a checkpoint."""
+        if source != f"learner-{offer.policy}" or source not in self._core.settings.learners:
+            return
         if offer.score is None:
             tally = self._core.standings.policies.get(offer.policy)
             offer = offer.model_copy(update={"score": tally.returns.mean if tally is not None else None})
         try:
             chunks = self._store.begin(incarnation, offer)
-        except (CheckpointsFull, RunError) as error:
+        except (CheckpointsFull, RunError, OSError) as error:
             self._live.alarms[ALARM] = str(error)
             return
         if chunks is not None:
@@ -67,7 +70,8 @@ class Transfers:
                 self._core.record("checkpoint", body)
                 self._unacknowledged[body["file"], body["sha256"]] = (source, chunk.offer, chunks)
                 self._live.alarms.pop(ALARM, None)
-        except (DamagedCheckpoint, CheckpointsFull, RunError) as error:
+        except (DamagedCheckpoint, CheckpointsFull, RunError, OSError) as error:
+            self._store.abandon(policy)
             self._offers.pop(policy, None)
             self._live.alarms[ALARM] = str(error)
             self._hub.offer(source, chunk.offer, 0, "refused")
@@ -92,7 +96,11 @@ class Transfers:
 
     def begin(self, life: Life) -> None:
         """Tell a learner where it begins. It asks again until it hears."""
-        found, skipped = self._store.newest_valid(life.policy)
+        try:
+            found, skipped = self._store.newest_valid(life.policy)
+        except OSError as error:  # it asks again
+            self._live.alarms[ALARM] = str(error)
+            return
         told = tuple(f"{file}: {reason}"[:4000] for file, reason in skipped[:64])
         for file, reason in skipped:
             if (file, reason) not in self._skipped:

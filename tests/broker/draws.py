@@ -52,6 +52,7 @@ trees = st.recursive(
 counts = st.integers(0, 2**63 - 1)
 ones = st.integers(1, 2**63 - 1)
 names = st.from_regex(r"\A[A-Za-z0-9_.-]{1,64}\Z")
+addresses = st.sampled_from(["ipc:///run/a b/l0", "tcp://127.0.0.1:7400", "http://[::1]:80/v1"])
 incarnations = st.integers(0, 2**128 - 1).map(lambda n: f"{n:032x}")
 digests = st.integers(0, 2**128 - 1).map(lambda n: f"{n:032x}")
 sha256s = st.integers(0, 2**256 - 1).map(lambda n: f"{n:064x}")
@@ -90,7 +91,7 @@ counters = st.builds(
     lost=counts,
 )
 entries = st.builds(
-    m.DirectoryEntry, name=names, role=roles, policy=maybe() | names, address=text, incarnation=incarnations
+    m.DirectoryEntry, name=names, role=roles, policy=maybe() | names, address=addresses, incarnation=incarnations
 )
 chunks = st.builds(m.Chunk, offer=counts, index=counts)
 
@@ -100,7 +101,7 @@ TO_HUB = {
         role=roles,
         pid=counts,
         host=text,
-        address=maybe() | text,
+        address=maybe() | addresses,
         policy=maybe() | names,
         sent_through=counts,
         blocked=st.booleans(),

@@ -222,26 +222,65 @@ def test_a_superseded_incarnation_is_counted_and_told() -> None:
     assert state.lost() == 2, "what the older one lost stays counted"
 
 
-def test_facts_of_any_incarnation_are_taken_in_order() -> None:
-    state = fresh()
-    state.remember({("a", OLD): 2})
+def facts(first: int, count: int = 1) -> m.Facts:
+    return m.Facts(first=first, items=(FACT,) * count)
+
+
+def test_facts_flow_from_who_said_hello_superseded_or_not() -> None:
+    state = fresh(last_sequence=lambda name, age: 2 if (name, age) == ("a", OLD) else 0)
+    assert says(state, facts(3)) == [], "nobody yet"
+    hello(state)
     hello(state, age=NEW)
-    assert says(state, m.Facts(first=2, items=(FACT, FACT))) == [FactsArrived("a", OLD, 3, (FACT,))]
-    assert says(state, m.Facts(first=5, items=(FACT,))) == []
-    assert says(state, m.Facts(first=1, items=(FACT,)), age=NEW) == [FactsArrived("a", NEW, 1, (FACT,))]
+    assert says(state, facts(2, 2)) == [FactsArrived("a", OLD, 3, (FACT,))]
+    assert says(state, facts(5)) == []
+    assert says(state, facts(1), age=NEW) == [FactsArrived("a", NEW, 1, (FACT,))]
+    assert says(state, facts(1), age=incarnation(3)) == [], "known by name is not known"
+    assert state.dropped == {"unannounced": 2}
     assert state.duplicates == 1
     counters = pulse_to(state)
     assert (counters.received, counters.durable) == (1, 0)
     state.durable("a", NEW, 1)
+    state.durable("b", NEW, 7)
     assert pulse_to(state, now=1001).durable == 1
 
 
 def test_a_spoke_that_reconnects_reads_what_the_ledger_has() -> None:
-    state = fresh()
-    state.remember({("a", OLD): 9})
+    state = fresh(last_sequence=lambda _name, _age: 9)
     hello(state)
     counters = pulse_to(state)
     assert (counters.received, counters.durable) == (9, 9)
+
+
+def test_a_flood_of_identities_without_a_hello_leaves_nothing() -> None:
+    asked: list[str] = []
+
+    def last_sequence(name: str, _age: str) -> int:
+        asked.append(name)
+        return 0
+
+    state = fresh(last_sequence=last_sequence)
+    hello(state)
+    for n in range(10, 2000):
+        says(state, facts(1), name=f"x{n}")
+        says(state, facts(1), age=incarnation(n))
+        says(state, m.Status(), name=f"x{n}")
+    assert (asked, list(state.spokes), list(state.liveness.peers), state._superseded) == (["a"], ["a"], ["a"], {})
+    assert state._changed == {"a"}
+
+
+def test_superseded_incarnations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubstate, "MAX_SUPERSEDED", 2)
+    state = fresh()
+    for n in (1, 2, 3):
+        hello(state, age=incarnation(n))
+        says(state, facts(1), age=incarnation(n))
+    with pytest.raises(WireError, match="crowded"):  # what it holds is not on disk, and nobody else would know of it
+        hello(state, age=incarnation(4))
+    assert state.liveness.holds("a", incarnation(3))
+    state.durable("a", incarnation(1), 1)
+    hello(state, age=incarnation(4))
+    assert says(state, facts(2), age=incarnation(1)) == [], "forgotten, and not begun again"
+    assert says(state, facts(2), age=incarnation(2)) == [FactsArrived("a", incarnation(2), 2, (FACT,))]
 
 
 def test_a_farewell_ends_the_pulses_and_a_hello_brings_them_back() -> None:
@@ -265,14 +304,27 @@ def test_a_return_is_told_even_if_the_message_that_showed_it_was_false() -> None
     assert hello(state, now=12.0)[0] == Event("a", OLD, "returned")
 
 
-def test_the_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_ended_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubstate, "MAX_NAMES", 2)
-    state = fresh()
+    ledger = {("a", OLD): 0}
+    state = fresh(last_sequence=lambda name, age: ledger.get((name, age), 0))
     hello(state, "a")
     hello(state, "b")
     with pytest.raises(WireError, match="crowded"):
         hello(state, "c")
     assert hello(state, "a", NEW), "who is known may come back"
+    sends(state, 2, age=NEW)
+    says(state, facts(1), age=NEW)
+    says(state, m.Farewell(), age=NEW)
+    with pytest.raises(WireError, match="crowded"):  # its fact is not on disk
+        hello(state, "c")
+    ledger["a", NEW] = 1
+    state.durable("a", NEW, 1)
+    assert hello(state, "c")[:2] == [Event("a", NEW, "forgotten"), Event("c", OLD, "alive")]
+    assert state.lost() == 1, "what it lost stays counted"
+    says(state, m.Farewell(), name="b")
+    hello(state, "a", NEW)
+    assert says(state, facts(1, 2), age=NEW) == [FactsArrived("a", NEW, 2, (FACT,))], "the ledger knows it"
 
 
 def test_an_offer_is_shown_to_its_spoke() -> None:

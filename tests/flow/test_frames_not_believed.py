@@ -14,7 +14,9 @@ import pytest
 import zmq
 
 from broker import messages as m
+from broker import wire
 from broker.addresses import publisher
+from broker.errors import RequestError
 from broker.hub import Hub
 from broker.hubstate import Arrived
 from broker.names import new_incarnation, new_token
@@ -36,7 +38,7 @@ from tests.flow.wiring import (
 
 
 def test_strays_are_counted_with_a_reason_and_disturb_nobody(reactors: Reactors, sockets: Sockets) -> None:
-    hub = policy_hub(reactors(), max_frame=100_000)
+    hub = policy_hub(reactors(), max_payload=100_000)
     spoke = spoke_to(reactors(), hub, window=4)
     assert spoke.wait_for_credit(DEADLINE)
     mine = Codec(identity("actor-9"), "spoke")
@@ -82,7 +84,7 @@ def test_strays_are_counted_with_a_reason_and_disturb_nobody(reactors: Reactors,
     assert {sample.reason for sample in hub.samples} == set(expected)
     assert all(sample.text and sample.size >= len(sample.first) // 2 for sample in hub.samples)
     # A frame over the cap never gets that far: libzmq closes the connection that brought it.
-    stray.send_multipart([mine.encode(hello, "learner-p"), bytes(200_000)])
+    stray.send_multipart([mine.encode(hello, "learner-p"), bytes(wire.MAX_HEADER + 1)])
     stray.send_multipart([foreign.encode(hello, "learner-p")])
     for _ in range(3):
         exchange(hub, spoke)
@@ -112,12 +114,8 @@ def about_to_send(hub: Hub, sockets: Sockets, size: int) -> tuple[zmq.Socket[byt
     return push, codec.encode(fragment, "learner-p", hub=hub.identity.incarnation)
 
 
-def test_what_is_over_the_cap_only_as_a_whole_is_not_believed(
-    reactors: Reactors, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in ("hub", "wire"):
-        monkeypatch.setattr(f"broker.{module}.MAX_PAYLOAD", 100)
-    hub = policy_hub(reactors())
+def test_what_is_over_the_cap_only_as_a_whole_is_not_believed(reactors: Reactors, sockets: Sockets) -> None:
+    hub = policy_hub(reactors(), max_payload=100)
     push, header = about_to_send(hub, sockets, 64)
     push.send_multipart([header, bytes(64), bytes(64), bytes(64)])  # the first alone would be a fragment
     push.send_multipart([header, bytes(101)])
@@ -126,6 +124,16 @@ def test_what_is_over_the_cap_only_as_a_whole_is_not_believed(
     assert until(lambda: bool(fragments(hub, arrived)), DEADLINE)
     assert len(arrived) == 1
     assert dict(hub.quarantine) == {"oversized": 2}
+
+
+def test_a_fragment_that_no_learner_reads_ends_with_what_to_do(reactors: Reactors) -> None:
+    hub, spokes_on = policy_hub(reactors()), reactors()
+    actor = identity("actor-0")
+    spoke = PolicySpoke(spokes_on, actor, "learner-p", hub.address, window=2, policy="p", max_fragment=1000)
+    assert spoke.wait_for_credit(DEADLINE)
+    with pytest.raises(RequestError, match=r"raise learner\.max_fragment_mb"):
+        spoke.send_fragment({"n": np.zeros(1000)}, version=(1, 1), crc=0, steps=1)
+    assert spoke.credit == 2
 
 
 def test_a_replayed_recording_is_not_delivered_twice(reactors: Reactors, sockets: Sockets) -> None:

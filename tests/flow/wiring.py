@@ -33,8 +33,14 @@ class Ledger:
     def __init__(self, address: str, disk: dict[tuple[str, str], list[str]], **more: Any) -> None:
         self.disk = disk
         self.reactor = Reactor("ledger")
-        last = {key: len(texts) for key, texts in disk.items()}
-        self.hub = Hub(self.reactor, identity("tracker"), address, queue=256, last_sequences=last, **more)
+        self.hub = Hub(
+            self.reactor,
+            identity("tracker"),
+            address,
+            queue=256,
+            last_sequence=lambda source, incarnation: len(disk.get((source, incarnation), ())),
+            **more,
+        )
         self.said: list[Said] = []
         self.events: list[Event] = []
         self._ending = threading.Event()

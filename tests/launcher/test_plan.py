@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.columns import Columns
+from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RequestError
 from broker.station import Spec
 from launcher import sockets
@@ -45,6 +47,23 @@ def test_a_fragment_that_fits_into_no_message_is_told() -> None:
     wide = Spaces("pettingzoo", {"a": {"observation": leaf(3_000_000), "action": FIVE}})
     with pytest.raises(RequestError, match=r"policy 'a': a fragment would have 4\.\d GiB, and a message holds 1"):
         make_plan(load(seed=1), wide)
+
+
+MASKED = {"kind": "multi_discrete", "nvec": [3, 4], "shape": [2], "low": [], "high": [], "masked": True}
+BOX = {"kind": "box", "nvec": [], "shape": [6], "low": [None] * 6, "high": [None] * 6, "masked": False}
+
+
+@pytest.mark.parametrize("action", [FIVE, MASKED, BOX], ids=lambda action: str(action["kind"]))
+def test_a_fragment_is_no_larger_than_the_plan_says(action: dict[str, Any]) -> None:
+    run = load(seed=1)
+    spaces = Spaces("pettingzoo", {"a": {"observation": leaf(18), "action": action}})
+    policy = make_plan(run, spaces).policies["a"]
+    observation = ObservationSpec.from_plain(leaf(18))
+    count, steps = run.actors.environments, run.learner.fragment_steps
+    columns = Columns(("a",), observation, ActionSpec.from_plain(action), count, steps)
+    assert columns.fragment()[0].layout.size <= policy.max_fragment <= 1.5 * columns.fragment()[0].layout.size
+    own = load(None, ["actors.rollout=own:Rollout", "learner.max_fragment_mb=3"])
+    assert make_plan(own, spaces).policies["a"].max_fragment == 3 * 2**20
 
 
 def test_a_shared_policy_counts_all_its_agents() -> None:

@@ -20,6 +20,7 @@ from tests.tracker import bodies as b
 from tests.tracker.test_reports import ENDED, STORY, make
 from tracker import role as roles
 from tracker.exchange import Now
+from tracker.hubs import APART, SINGLE
 from tracker.ledger import LedgerFull
 from tracker.notices import AGAIN, Notices
 from tracker.role import TrackerRole
@@ -32,12 +33,13 @@ class Made:
 
     def __init__(self, folder: Path, launch: int = 1) -> None:
         (folder / "token").write_text(new_token())
-        plan = {"run": RUN, "policies": {"p": {}}}
+        plan = {"run": RUN, "policies": {"p": {}}, "roles": [{"name": "learner-p", "kind": "learner"}]}
         about = {"role": "tracker", "kind": "tracker", "index": 0, "tracker": "tcp://127.0.0.1:0", "plan": plan}
         spec = Spec.of({**about, "directory": str(folder), "sockets": str(folder), "launch": launch})
         self.ending = threading.Event()
         self.role = TrackerRole(spec, self.ending)
         self.directories: list[tuple[str, list[str]]] = []
+        self.now = 1000.0
 
     def listen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def publish(recipient: str, message: Any, _: Any = None) -> None:
@@ -49,7 +51,9 @@ class Made:
     def receives(self, *deliveries: Any) -> list[tuple[str, list[str]]]:
         self.directories = []
         for delivery in deliveries:
-            self.role._receive(delivery, Now(0, 0.0))
+            self.role._receive(delivery, Now(0, self.now))
+        self.now += 2 * APART
+        self.role._send_directory(self.now)
         return self.directories
 
 
@@ -66,20 +70,32 @@ def test_the_directory_goes_to_all_on_change_and_to_each_at_its_hello(
     made.listen(monkeypatch)
     name, here = "learner-p", ["ipc:///l"]
     hello = Said(name, b.ONE, Hello(role="learner", pid=1, address="ipc:///l", policy="p"))
-    assert made.receives(Event(name, b.ONE, "alive"), hello) == [(ALL, here), (name, here)]
+    assert made.receives(Event(name, b.ONE, "alive"), hello) == [(ALL, here)]
     assert made.receives(hello) == [(name, here)]
     assert made.receives(Said("actor-0", b.ONE, Hello(role="actor", pid=2))) == [("actor-0", here)]
     # Stopped for longer than silence is borne: the same incarnation comes back.
     assert made.receives(Event(name, b.ONE, "suspect")) == []
     assert made.receives(Event(name, b.ONE, "lost")) == [(ALL, [])]
-    assert made.receives(Event(name, b.ONE, "returned"), hello) == [(ALL, here), (name, here)]
+    assert made.receives(Event(name, b.ONE, "returned"), hello) == [(ALL, here)]
     assert made.role._live.seen[name].state == "alive"
     # Another takes its place: what becomes of the older one changes nothing.
     there = ["ipc:///m"]
     newer = Said(name, b.TWO, Hello(role="learner", pid=3, address="ipc:///m", policy="p"))
-    assert made.receives(Event(name, b.ONE, "superseded"), newer) == [(ALL, there), (name, there)]
+    assert made.receives(Event(name, b.ONE, "superseded"), newer) == [(ALL, there)]
     assert made.receives(Event(name, b.ONE, "lost")) == []
     assert made.receives(Event(name, b.TWO, "left")) == [(ALL, [])]
+
+
+def test_a_storm_of_hellos_costs_one_directory(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.listen(monkeypatch)
+    learner = Hello(role="learner", pid=1, address="ipc:///l", policy="p")
+    storm = [Said(f"learner-{n}", b.ONE, learner) for n in range(SINGLE)] + [Said("learner-p", b.ONE, learner)]
+    assert made.receives(*storm) == [(ALL, ["ipc:///l"])], "a name that is not in the plan is not listed"
+    for address in ("nonsense", "http://127.0.0.1:80", "tcp://127.0.0.1", "tcp://127.0.0.1:0", "ipc://" + "x" * 200):
+        wrong = Said("learner-p", b.TWO, learner.model_copy(update={"address": address}))
+        assert made.receives(wrong) == [("learner-p", ["ipc:///l"])], address
+    made.role._send_directory(made.now)
+    assert made.directories == [("learner-p", ["ipc:///l"])], "nobody asked since"
 
 
 def test_only_the_end_of_this_launch_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ class Shell:
     """What the role does around the transfers: commits happen when the test says so."""
 
     def __init__(self, folder: Path) -> None:
-        self.core = Core(Settings(), standard_folds(), b.TWO)
+        settings = Settings(learners=frozenset({"learner-p", "learner-q"}))
+        self.core = Core(settings, standard_folds(), b.TWO)
         self.live = Live()
         self.offers: list[tuple[str, int, str]] = []
         self.points: list[RestorePoint] = []
@@ -159,3 +160,35 @@ def test_a_checkpoint_that_was_removed_is_an_alarm_once(tmp_path: Path) -> None:
     shell.commit()
     assert shell.offers[-1] == ("learner-p", 2, "durable")
     assert (shell.store.folder / "p~1.2.checkpoint").read_bytes() == b"two"
+
+
+def test_an_offer_opens_a_file_for_a_learner_of_the_plan_alone(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    offer = CheckpointOffer(offer=1, policy="p", version=(1, 1), size=3, sha256="0" * 64)
+    for number in range(100):
+        shell.transfers.offered("learner-p", b.ONE, offer.model_copy(update={"policy": f"p{number}"}))
+        shell.transfers.offered(f"learner-x{number}", b.ONE, offer.model_copy(update={"policy": f"x{number}"}))
+        shell.transfers.offered("actor-0", b.ONE, offer)
+    assert list(tmp_path.iterdir()) == shell.offers == []
+    shell.transfers.offered("learner-p", b.ONE, offer)
+    assert shell.offers == [("learner-p", 1, "fetching")]
+    shell.store.close()
+
+
+def test_a_folder_that_cannot_be_read_is_an_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(tmp_path)
+
+    def none_left(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shell.store, "best", none_left)
+        shell.upload(1, b"one")
+        assert shell.offers[-1] == ("learner-p", 1, "refused")
+        patch.setattr(shell.store, "newest_valid", none_left)
+        shell.core.handle(Restoring("p", b.ONE))
+        shell.commit()
+    assert "Too many open files" in shell.live.alarms["checkpoints"]
+    shell.upload(2, b"two")
+    shell.commit()
+    assert shell.durable == [("learner-p", 2)]

@@ -17,6 +17,7 @@ import argparse
 import itertools
 import json
 import os
+import secrets
 import socket
 import struct
 import subprocess
@@ -39,7 +40,7 @@ from bench import machine
 from bench.runs import headrace
 from broker import addresses
 from broker import messages as m
-from broker.names import ALL, new_incarnation, topic
+from broker.names import ALL, topic
 from broker.standings import Feed
 from broker.wire import MAC_SIZE, MAX_HEADER, PROTOCOL, Codec, Identity, run_id
 
@@ -68,7 +69,11 @@ class Target:
 
     def codec(self, name: str, incarnation: str | None = None) -> Codec:
         """What an insider of this name encodes with."""
-        return Codec(Identity(self.token, name, incarnation or new_incarnation()), "spoke")
+        return Codec(Identity(self.token, name, incarnation or self.later()), "spoke")
+
+    def later(self) -> str:
+        """An incarnation that is newer than this hub, and not of the future."""
+        return f"{int(self.incarnation[:16], 16) + 1:016x}{secrets.token_hex(8)}"
 
     def header(self, message: m.Message, name: str, incarnation: str | None = None) -> bytes:
         """An insider's message to this hub."""
@@ -76,7 +81,7 @@ class Target:
 
     def raw(self, kind: str, fields: bytes, name: str) -> bytes:
         """The header of an insider whose fields are these bytes of msgpack."""
-        begin = [PROTOCOL, name, new_incarnation(), self.name, self.incarnation, kind]
+        begin = [PROTOCOL, name, self.later(), self.name, self.incarnation, kind]
         body = b"\x98" + b"".join(map(msgpack.packb, begin)) + fields + b"\xc0"
         key, number = bytes.fromhex(self.token), run_id(self.token)
         mac = blake2b(number + body, key=key, digest_size=MAC_SIZE, person=b"headrace up")
@@ -183,20 +188,24 @@ def connections(target: Target, until: float) -> int:
 def identities(target: Target, until: float) -> int:
     """Facts of identities that never said Hello."""
     facts = m.Facts(first=1, items=((1, "x", "{}"),))
-    pieces = (frame(target.header(facts, f"x{n}")) for n in itertools.count())
+    pieces = (frame(target.header(facts, f"actor-{n}")) for n in itertools.count(1000))
     return pour(lambda: target.connect("PUSH"), pieces, until)
 
 
 def hellos(target: Target, until: float) -> int:
     """Hellos of ever new names, each with an address."""
-    about = m.Hello(role="learner", pid=1, address="tcp://127.0.0.1:9", policy="agent")
-    pieces = (frame(target.header(about, f"learner-x{n}")) for n in itertools.count())
+
+    def hello(n: int) -> bytes:
+        about = m.Hello(role="learner", pid=1, address="tcp://127.0.0.1:9", policy=f"x{n}")
+        return frame(target.header(about, f"learner-x{n}"))
+
+    pieces = map(hello, itertools.count())
     return pour(lambda: target.connect("PUSH"), pieces, until)
 
 
 def _as_actor(target: Target, until: float, message: m.Message | None, header: bytes = b"") -> int:
     """One who said Hello, and then one message again and again."""
-    codec = target.codec("actor-x")
+    codec = target.codec("actor-999")
     hello = frame(codec.encode(m.Hello(role="actor", pid=1), target.name, hub=target.incarnation))
     again = header or codec.encode(message, target.name, hub=target.incarnation)  # type: ignore[arg-type]
     pieces = itertools.chain([hello], itertools.repeat(frame(again)))
@@ -204,33 +213,33 @@ def _as_actor(target: Target, until: float, message: m.Message | None, header: b
 
 
 def offers(target: Target, until: float) -> int:
-    """Offers of checkpoints of ever new policies."""
-    codec = target.codec("learner-x")
-    hello = frame(codec.encode(m.Hello(role="learner", pid=1), target.name, hub=target.incarnation))
+    """Offers of checkpoints of ever new policies, each by its learner."""
 
     def offer(n: int) -> bytes:
+        codec = target.codec(f"learner-p{n}")
+        hello = m.Hello(role="learner", pid=1, policy=f"p{n}")
         made = m.CheckpointOffer(offer=1, policy=f"p{n}", version=(1, 1), size=1, sha256="0" * 64)
-        return frame(codec.encode(made, target.name, hub=target.incarnation))
+        return b"".join(frame(codec.encode(said, target.name, hub=target.incarnation)) for said in (hello, made))
 
-    return pour(lambda: target.connect("PUSH"), itertools.chain([hello], map(offer, itertools.count())), until)
+    return pour(lambda: target.connect("PUSH"), map(offer, itertools.count()), until)
 
 
 def rates(target: Target, until: float) -> int:
     """A status with 400,000 gauges."""
     fields = msgpack.packb({"rates": {f"r{n}": n for n in range(400_000)}})
-    return _as_actor(target, until, None, target.raw("status", fields, "actor-x"))
+    return _as_actor(target, until, None, target.raw("status", fields, "actor-999"))
 
 
 def empty_maps(target: Target, until: float) -> int:
     """A header of 8 MiB of empty maps."""
     count = MAX_HEADER - 1000
     fields = b"\x81\xa4what" + b"\xdd" + struct.pack(">I", count) + b"\x80" * count
-    return _as_actor(target, until, None, target.raw("status", fields, "actor-x"))
+    return _as_actor(target, until, None, target.raw("status", fields, "actor-999"))
 
 
 def deep(target: Target, until: float) -> int:
     """A header nested 400 deep, where a text should be."""
-    return _as_actor(target, until, None, target.raw("status", b"\x81\xa5doing" + b"\x91" * 400 + b"\xc0", "actor-x"))
+    return _as_actor(target, until, None, target.raw("status", b"\x81\xa5doing" + b"\x91" * 400 + b"\xc0", "actor-999"))
 
 
 def statuses(target: Target, until: float) -> int:
@@ -240,7 +249,7 @@ def statuses(target: Target, until: float) -> int:
 
 def requests(target: Target, until: float) -> int:
     """Requests for tasks under ever new numbers."""
-    codec = target.codec("actor-x")
+    codec = target.codec("actor-999")
     hello = frame(codec.encode(m.Hello(role="actor", pid=1), target.name, hub=target.incarnation))
 
     def request(n: int) -> bytes:

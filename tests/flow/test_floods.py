@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 import time
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import zmq
@@ -19,6 +21,7 @@ from broker.hubstate import Arrived
 from broker.names import topic
 from broker.policy_spoke import PolicySpoke
 from broker.reactor import until
+from broker.station import Gauge
 from broker.tracker_spoke import TrackerSpoke
 from broker.wire import MAX_HEADER, Codec
 from tests.broker.fuzz import Mutations
@@ -118,13 +121,13 @@ def test_a_role_that_takes_nothing_holds_its_senders_up(
     reactors: Reactors, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hubs, "MAX_QUEUED", 100)
-    hub = policy_hub(reactors())
+    hub = Hub(reactors(), identity("tracker"), "tcp://127.0.0.1:0")
     push = sockets(zmq.PUSH)
     push.setsockopt(zmq.SNDHWM, 1)
     push.connect(hub.address)
     codec = Codec(identity("actor-0"), "spoke")
-    push.send(codec.encode(m.Hello(role="actor", pid=1), "learner-p"))
-    status = codec.encode(m.Status(doing="x" * 200), "learner-p", hub=hub.identity.incarnation)
+    push.send(codec.encode(m.Hello(role="actor", pid=1), "tracker"))
+    status = codec.encode(m.Status(doing="x" * 200), "tracker", hub=hub.identity.incarnation)
     sent = 0
     while push.poll(1000, zmq.POLLOUT):
         push.send(status)
@@ -198,3 +201,21 @@ def test_what_a_header_makes_a_hub_hold_is_bounded(reactors: Reactors, sockets: 
     assert until(lambda: sum(hub.quarantine.values()) == len(wrong), DEADLINE), hub.quarantine
     assert hub.quarantine == {"oversized": 3, "malformed": 2}
     assert serves(hub, spoke)
+
+
+def test_a_role_without_a_descriptor_left_says_less_and_goes_on(reactors: Reactors) -> None:
+    hub = policy_hub(reactors())
+    spoke = spoke_to(reactors(), hub)
+    gauge = Gauge()
+    assert serves(hub, spoke)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path("/dev/null").open("rb") as lowest:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, limits[1]))
+        try:
+            assert gauge.read() == {}
+            with pytest.raises(OSError, match="open files"):
+                Path("/dev/null").read_bytes()
+            assert serves(hub, spoke)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert gauge.read()["rss_mb"]

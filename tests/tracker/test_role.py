@@ -98,6 +98,18 @@ def test_a_storm_of_hellos_costs_one_directory(made: Made, monkeypatch: pytest.M
     assert made.directories == [("learner-p", ["ipc:///l"])], "nobody asked since"
 
 
+def test_a_forgotten_name_is_forgotten_everywhere(made: Made) -> None:
+    made.receives(Event("actor-0", b.ONE, "alive"), Said("actor-0", b.ONE, Hello(role="actor", pid=2)))
+    batch = made.role._core.gather(Now(0, made.now))
+    assert "actor-0" in made.role._live.seen
+    assert "actor-0" in made.role._core.members
+    made.role._core.committed(range(1, 1 + len(batch.rows)))
+    made.receives(Event("actor-0", b.ONE, "forgotten"))
+    made.role._core.gather(Now(0, made.now))
+    assert "actor-0" not in made.role._live.seen
+    assert "actor-0" not in made.role._core.members
+
+
 def test_only_the_end_of_this_launch_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, *STORY, ENDED).close()
     (tmp_path / "tracker.json.partial").mkdir()  # stands for a disk without room

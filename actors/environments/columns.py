@@ -122,10 +122,12 @@ def _leaf_writer(leaf: Leaf, array: Array, form: Form) -> Write:
         array[i] = value - start
 
     def write_array(i: int, value: Any) -> None:
-        # By identity: NumPy has one object for each plain dtype. Everything else is looked at closely.
-        if type(value) is not np.ndarray or value.dtype is not dtype or value.shape != shape:
-            value = form.fit(value)
-        array[i] = value
+        # By identity, for NumPy has one object for each plain dtype. Everything else is looked at closely.
+        try:
+            same = value.dtype is dtype and value.shape == shape
+        except AttributeError:  # no array; asked for so, the type costs nothing in the usual case
+            same = False
+        array[i] = value if same else form.fit(value)
 
     def write_bits(i: int, value: Any) -> None:
         _or_of_bits(value, form)

@@ -13,6 +13,13 @@ from launcher.probing import Probe
 from launcher.reading import load
 
 
+def test_environment_seeds_fit_a_c_int() -> None:
+    seeds = [environment_seed(actor_seed(seed, 0, 1), copy) for seed in range(200) for copy in range(20)]
+    assert min(seeds) >= 0
+    assert 2**30 < max(seeds) < 2**31 - 2**16
+    assert len(set(seeds)) > 3990
+
+
 def test_no_two_streams_of_a_run_are_one() -> None:
     actors = [actor_seed(7, index, attempt) for index in range(8) for attempt in (1, 2, 3)] + [evaluation_seed(7)]
     streams = [environment_seed(seed, copy) for seed in actors for copy in range(32)]

@@ -34,6 +34,7 @@ def run(tmp_path: Path) -> Iterator[Running]:
     address = f"tcp://127.0.0.1:{free_port('127.0.0.1')}"
     with Running(tmp_path, "cartpole", *SETTINGS, "--set", f"tracker.address={address}") as running:
         running.learning()
+        running.strangers = True
         yield running
 
 
@@ -93,7 +94,8 @@ def test_a_flood_without_a_token(run: Running) -> None:
     floods = [subprocess.Popen([sys.executable, "-c", script, f"tcp://127.0.0.1:{port}"]) for port in pulls]
     made = len(run.versions())
     try:
-        run.until(lambda: len(run.versions()) > made + 3, "it goes on meanwhile", 60)
+        run.until(lambda: all(flood.poll() is not None for flood in floods), "the floods are over", 60)
+        assert len(run.versions()) > made + 3, "it went on meanwhile"
     finally:
         for flood in floods:
             flood.kill()
@@ -106,9 +108,10 @@ def test_400_subscribers_that_never_read(run: Running) -> None:
     publishers = [port for port in found if port - 1 in found]
     with ExitStack() as stack:
         context = zmq.Context()
-        stack.callback(context.destroy, 0)
+        stack.callback(context.term)
         for number in range(400):
             one = context.socket(zmq.SUB)
+            stack.callback(one.close, 0)
             one.setsockopt(zmq.RCVHWM, 1)
             one.setsockopt(zmq.RCVBUF, 4096)
             one.setsockopt(zmq.SUBSCRIBE, b"")

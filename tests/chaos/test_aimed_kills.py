@@ -200,7 +200,7 @@ def test_at_every_moment_of_the_end(tmp_path: Path, aim: Aim, monkeypatch: pytes
         if not moments:
             break
         passed += moments
-    assert len(passed) >= 2 + 2 * len(aim.steps)
+    assert len(passed) >= 2 + len(aim.steps)
 
 
 def test_as_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
@@ -79,12 +80,22 @@ def run_id(token: str) -> bytes:
     return blake2b(key=bytes.fromhex(token), digest_size=RUN_ID_SIZE, person=b"headrace run id").digest()
 
 
+@lru_cache(4096)
+def _is_name(name: str) -> bool:
+    return _SENDER.fullmatch(name) is not None and name not in RESERVED
+
+
+@lru_cache(4096)
+def _is_incarnation(text: str) -> bool:
+    return _INCARNATION.fullmatch(text) is not None
+
+
 def payload_digest(payload: Payload) -> bytes:
     """Hash a payload. Its header carries the hash, so that the header's MAC vouches for the payload."""
     return blake2b(payload, digest_size=16).digest()
 
 
-def _unpack(body: memoryview) -> Any:
+def _unpack(body: Payload) -> Any:
     """The plain values of an authentic header. WireError for what is not msgpack, or too large for its kind."""
     try:
         if len(body) > SMALL_HEADER:
@@ -96,7 +107,7 @@ def _unpack(body: memoryview) -> Any:
         raise WireError("malformed", "the header is not msgpack") from error
 
 
-def _unpack_large(body: memoryview) -> Any:
+def _unpack_large(body: Payload) -> Any:
     """The same where it would cost much to be wrong: a byte of msgpack can become a map of 64 bytes.
 
     So the kind is read first, and there are as many values as it may have.
@@ -186,16 +197,16 @@ class Codec:
         mac.update(body)
         return b"".join((mac.digest(), self._run_id, body))
 
-    def _authentic(self, header: Payload) -> memoryview:
+    def _authentic(self, header: Payload) -> Payload:
         """The body of a header whose MAC is right. WireError for any other header."""
-        frame = memoryview(header)
-        if frame[MAC_SIZE:_BODY] != self._run_id:
+        if header[MAC_SIZE:_BODY] != self._run_id:
             raise WireError("foreign", "another run's, or no frame of this protocol")
+        body = header[_BODY:]
         mac = self._hears.copy()
-        mac.update(frame[_BODY:])
-        if not hmac.compare_digest(frame[:MAC_SIZE], mac.digest()):
+        mac.update(body)
+        if not hmac.compare_digest(header[:MAC_SIZE], mac.digest()):
             raise WireError("foreign", "names this run, but its MAC is wrong: the sender does not have the run token")
-        return frame[_BODY:]
+        return body
 
     def decode(
         self, header: Payload, payload: Payload | None, recipients: tuple[str, ...], more: tuple[Payload, ...] = ()
@@ -210,11 +221,11 @@ class Codec:
         protocol, sender, incarnation, recipient, hub, kind, fields, digest = parts
         if type(protocol) is not int or protocol != PROTOCOL:
             raise WireError("protocol", f"version {brief(protocol)}; this is version {PROTOCOL}")
-        if not isinstance(sender, str) or not _SENDER.fullmatch(sender) or sender in RESERVED:
+        if not isinstance(sender, str) or not _is_name(sender):
             raise WireError("malformed", "no sender")
-        if not isinstance(incarnation, str) or not _INCARNATION.fullmatch(incarnation):
+        if not isinstance(incarnation, str) or not _is_incarnation(incarnation):
             raise WireError("malformed", "no incarnation")
-        if hub is not None and (not isinstance(hub, str) or not _INCARNATION.fullmatch(hub)):
+        if hub is not None and (not isinstance(hub, str) or not _is_incarnation(hub)):
             raise WireError("malformed", "no incarnation of a hub")
         if not isinstance(recipient, str) or recipient not in recipients:
             raise WireError("misdirected", f"for {brief(recipient, 64)}")

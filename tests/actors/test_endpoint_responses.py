@@ -210,7 +210,7 @@ def test_read_reply_leaves_out_thoughts(content: str, finish: str, text: str | N
 
 
 def bomb(layers: int = 1) -> bytes:
-    """Three gigabytes of blanks."""
+    """64 MiB of blanks, in some 64 KB of gzip; in another layer of it, in some hundred bytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     blanks = b" " * 2**20
     packed = b"".join(packer.compress(blanks) for _ in range(64)) + packer.flush()

@@ -170,6 +170,11 @@ def many_frames(target: Target, until: float) -> int:
     return pour(lambda: target.connect("PUSH"), itertools.repeat(piece), until)
 
 
+def endless(target: Target, until: float) -> int:
+    """Messages of ever more frames, which never end."""
+    return pour(lambda: target.connect("PUSH"), itertools.repeat(frame(bytes(100_000), more=True)), until)
+
+
 def connections(target: Target, until: float) -> int:
     """Twelve hundred connections that say nothing."""
     there = []
@@ -259,7 +264,7 @@ def requests(target: Target, until: float) -> int:
 
 
 STRANGERS = (
-    subscriptions, resubscriptions, long_topic, unfinished, foreign, foreign_large, many_frames, connections,
+    subscriptions, resubscriptions, long_topic, unfinished, foreign, foreign_large, many_frames, endless, connections,
 )  # fmt: skip
 INSIDERS = (identities, hellos, offers, rates, empty_maps, deep, statuses, requests)
 ATTACKS = {attack.__name__: attack for attack in (*STRANGERS, *INSIDERS)}

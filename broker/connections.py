@@ -11,7 +11,10 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import stat
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import zmq
 
@@ -21,6 +24,8 @@ MAX_TOPIC = 128
 """Bytes of a subscription: a name has at most 64, and ZMTP's handshake needs fewer than this too."""
 MAX_SUBSCRIPTIONS = 64
 """Most subscriptions and cancellations of one connection; a spoke sends three."""
+BYTES_RECEIVED = 128
+"""Where Linux's `struct tcp_info` has this count."""
 RECEIVE_BUFFER = 16 * 1024
 """Bytes of subscriptions that the kernel holds of one connection: they are still read when it is closed."""
 TURN = 32
@@ -55,6 +60,61 @@ def _shut(descriptor: int) -> None:
         connection.shutdown(socket.SHUT_RDWR)
     finally:
         connection.detach()
+
+
+class Unfinished:
+    """Finds connections whose message does not end: libzmq holds its frames, however many, until the last one came.
+
+    Looks at the tcp connections of one local port (on Linux). One may bring `most` bytes without a message of it being
+    read: more than libzmq reads ahead, where the messages are whole.
+    """
+
+    def __init__(self, port: int, most: int) -> None:
+        self._port, self._most = port, most
+        self._whole: set[int] = set()
+        """Descriptors that a message was read from since the last look."""
+        self._since: dict[int, int] = {}
+        """By the inode of a connection: the bytes that it had brought when a message of it was read."""
+
+    def read(self, frame: zmq.Frame) -> None:
+        """A whole message was read, of which this is a frame."""
+        with suppress(zmq.ZMQError):
+            self._whole.add(int(frame.get(zmq.SRCFD)))
+
+    def look(self) -> int:
+        """Close the connections that brought too much. Gives how many bytes they had brought."""
+        closed = 0
+        since, self._since = self._since, {}
+        whole, self._whole = self._whole, set()
+        for descriptor in _descriptors():
+            with suppress(OSError):
+                status = os.fstat(descriptor)
+                if not stat.S_ISSOCK(status.st_mode):
+                    continue
+                received = self._received(descriptor)
+                begin = received if descriptor in whole else since.get(status.st_ino, 0)
+                self._since[status.st_ino] = begin
+                if received - begin > self._most:
+                    closed += received - begin
+                    _shut(descriptor)
+        return closed
+
+    def _received(self, descriptor: int) -> int:
+        connection = socket.socket(fileno=descriptor)
+        try:
+            if connection.family == socket.AF_UNIX or connection.getsockname()[1] != self._port:
+                return 0
+            figures = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+            return int.from_bytes(figures[BYTES_RECEIVED : BYTES_RECEIVED + 8], sys.byteorder)
+        finally:
+            connection.detach()
+
+
+def _descriptors() -> list[int]:
+    """The descriptors of this process. None where the system does not list them, or has none left to do so."""
+    with suppress(OSError):
+        return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    return []
 
 
 class Subscriptions:

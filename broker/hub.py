@@ -20,9 +20,9 @@ import zmq
 from broker import addresses, authority, clock
 from broker import messages as m
 from broker.arrays import Tree, pack
-from broker.connections import Limit, Subscriptions, give_back_memory
+from broker.connections import Limit, Subscriptions, Unfinished, give_back_memory
 from broker.errors import RequestError, RunError, WireError
-from broker.hubstate import Delivery, HubState
+from broker.hubstate import PULSE_EVERY, Delivery, HubState
 from broker.liveness import Liveness
 from broker.names import ALL, topic
 from broker.reactor import Reactor
@@ -108,6 +108,8 @@ class Hub:
         self._refusals = Limit(MAX_REFUSED)
         self._refused_bytes = 0
         self._refused_at = 0.0
+        self._unfinished: Unfinished | None = None
+        self._looked_at = 0.0
         self._queued_bytes = 0
         self._paused = False
         self._discarding = False
@@ -234,6 +236,9 @@ class Hub:
         else:
             reactor.watch(self._pull, self)
             reactor.watch(self._publish, self)
+            if self.address.startswith("tcp://"):
+                most = (QUEUE + 4) * (MAX_HEADER + self._max_payload)
+                self._unfinished = Unfinished(addresses.split(self.address)[1], most)
         self._opened.set()
 
     def shut(self) -> None:
@@ -270,6 +275,8 @@ class Hub:
                     self._discarding = more
                     self._refusals.count(header, MAX_REFUSED)
                     break
+            if self._unfinished is not None:
+                self._unfinished.read(header)
             delivered |= self._read(header, frames, size)
         if delivered:
             with self._lock:
@@ -318,6 +325,10 @@ class Hub:
 
     def on_tick(self, now: float) -> float:
         """Send what is waiting, then the pulses that are due, and the version to those who are behind."""
+        if self._unfinished is not None and now - self._looked_at >= PULSE_EVERY:
+            self._looked_at = now
+            if closed := self._unfinished.look():
+                self._refused_bytes, self._refused_at = self._refused_bytes + closed, now
         if self._refused_bytes > MUCH_REFUSED and now - self._refused_at > 1.0:
             self._refused_bytes = 0
             give_back_memory()

@@ -89,8 +89,17 @@ def topics(*names: bytes) -> bytes:
         (b"PUSH", b"\2" + struct.pack(">Q", 300_000_000) + b"unfinished"),
         (b"PUSH", b"\0\x05noise" * 10),
         (b"PUSH", b"\1\0" * 10_000 + b"\0\0"),
+        (b"PUSH", (b"\3" + struct.pack(">Q", 1_000_000) + bytes(1_000_000)) * 10),
     ],
-    ids=["topics", "one topic again", "a long topic", "an unfinished frame", "noise", "many frames"],
+    ids=[
+        "topics",
+        "one topic again",
+        "a long topic",
+        "an unfinished frame",
+        "noise",
+        "many frames",
+        "ever more frames",
+    ],
 )
 def test_a_connection_that_brings_too_much_is_closed(reactors: Reactors, kind: bytes, piece: bytes) -> None:
     hub = policy_hub(reactors(), max_payload=100_000)

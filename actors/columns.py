@@ -27,7 +27,7 @@ class Columns:
         self.agents = agents
         self.steps = steps
         self.t = 0
-        width = len(agents) * count
+        self._width = width = len(agents) * count
         self._slices = {agent: slice(i * count, (i + 1) * count) for i, agent in enumerate(agents)}
         self._keys = keys = observation.keys
         self._forms: dict[str, tuple[tuple[int, ...], str]] = {
@@ -74,6 +74,22 @@ class Columns:
         self.t = t + 1
         self._observe(step.observations, step.masks, self.t)
         return self.t == self.steps
+
+    def flaw(self) -> tuple[int, int, str] | None:
+        """Row, column and leaf of the full fragment's first observation that is not finite; None if all are.
+
+        What an environment gives beside observations is looked at in each step.
+        """
+        for leaf, array in self._observations.items():
+            if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+                row, column = (int(place) for place in np.argwhere(~finite)[0, :2])
+                return row, column, leaf
+        return None
+
+    def whose(self, column: int) -> tuple[str, int]:
+        """The agent and the copy of the environment that this column belongs to."""
+        place, copy = divmod(column, self._width // len(self.agents))
+        return self.agents[place], copy
 
     def fragment(self) -> tuple[Draft, int]:
         """The full fragment and its agent steps; it is the receiver's now, and the next one begins where it ended."""

@@ -62,6 +62,7 @@ class EnvironmentLoop:
     env_steps: int = 0
     """Since the last progress fact."""
     _progress_at: float = field(default_factory=time.monotonic)
+    _flaw_reported: bool = False
     _rated: int = 0
     """Env steps since the last report."""
     _uncounted: deque[tuple[int, int]] = field(default_factory=deque)
@@ -188,10 +189,28 @@ class EnvironmentLoop:
         return self._left() > 0 and not self._uncounted
 
     def _send(self) -> None:
+        if not self._flaw_reported:
+            self._report_flaw()
         for acting in self.acting:
             fragment, steps = acting.columns.fragment()
             version, crc = acting.began
             acting.spoke.send_fragment(fragment, version=version, crc=crc, steps=steps)
+
+    def _report_flaw(self) -> None:
+        """Record, once, an observation that is not finite: which environment it came from is known only here."""
+        for acting in self.acting:
+            flaw = acting.columns.flaw()
+            if flaw is None:
+                continue
+            row, column, leaf = flaw
+            agent, copy = acting.columns.whose(column)
+            seed, rows = self.environment.place(copy)
+            what = f"observation {leaf!r}" if leaf else "observation"
+            text = f"the {what} of {agent} is not finite in environment {copy}"
+            about = {"seed": seed, "step": rows - acting.columns.steps + row, "environment": copy}
+            self.station.fact("environment_error", {"traceback": text, **about})
+            self._flaw_reported = True
+            return
 
     def _progress(self) -> None:
         """Record what was played since the last progress fact."""

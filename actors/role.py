@@ -50,10 +50,11 @@ def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
             _work(station, spokes)
         station.doing = "leaving"
         for spoke in spokes.values():
-            spoke.farewell("the run is ending", 0.2)
+            spoke.farewell("the run is ending", 0.2)  # a learner that is gone needs none
         reason = "the run is ending"
     finally:
-        station.close(reason)
+        flushed = station.close(reason)
+    station.leave(flushed)
 
 
 def connect(station: Station) -> dict[str, PolicySpoke]:

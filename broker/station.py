@@ -189,6 +189,14 @@ class Station:
     def close(self, reason: str = "", timeout: float = 3.0) -> bool:
         """Flush the facts, say Farewell, terminate the context. True if every fact is durable."""
         flushed = self.tracker.flush(timeout)
-        self.tracker.farewell(reason, 1.0)
+        self.tracker.farewell(reason, 1.0)  # who is not heard to leave is found to be silent
         self.reactor.close()
         return flushed
+
+    def leave(self, flushed: bool) -> None:
+        """The end of a role that ended well. RunError if its last facts were not written (`close` gave False)."""
+        if not flushed:
+            raise RunError(
+                f"{self.spec.role}: {self.tracker.unacknowledged} of its last facts were not written: the tracker is "
+                "gone, or its disk is full"
+            )

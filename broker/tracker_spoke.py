@@ -56,6 +56,7 @@ class TrackerSpoke(Spoke):
         self._chunks: dict[int, tuple[m.Chunk, bytes]] = {}
         self._offers = born(identity.incarnation)  # so that no older incarnation's offer has the number of ours
         self._upload: Upload | None = None
+        self._held: tuple[str, tuple[int, int], bytes] | None = None
         self.on_news: Any = None
         """Called (on the reactor's thread) when something arrived; must not block."""
         topics = (STANDINGS,) if standings else ()
@@ -134,32 +135,46 @@ class TrackerSpoke(Spoke):
     def offer_checkpoint(
         self, policy: str, version: tuple[int, int], content: bytes, score: float | None = None
     ) -> int:
-        """Offer a checkpoint; it replaces an unfinished one. Returns the offer's number."""
-        upload = Upload(self._offers + 1, content, time.monotonic())  # hashes it all: not under the lock
+        """Offer a checkpoint; it replaces an unfinished one, and one that is held. Returns the offer's number."""
+        upload = Upload(0, content, time.monotonic())  # hashes it all: not under the lock
         with self._lock:
-            self._offers += 1
-            self._upload = upload
-            self._offer_message = m.CheckpointOffer(
-                offer=self._offers,
-                policy=policy,
-                version=version,
-                size=len(content),
-                sha256=self._upload.sha256,
-                score=score,
-            )
+            self._held = None
+            self._begin_upload(upload, policy, version, score)
         self._reactor.wake()
-        return self._offers
+        return upload.offer
+
+    def hold_checkpoint(self, policy: str, version: tuple[int, int], content: bytes) -> None:
+        """Offer this one as soon as the run is ending, unless another is offered before: the role may be busy then."""
+        with self._lock:
+            self._held = (policy, version, content)
+
+    def _begin_upload(self, upload: Upload, policy: str, version: tuple[int, int], score: float | None = None) -> None:
+        self._offers += 1
+        upload.offer, self._upload = self._offers, upload
+        self._offer_message = m.CheckpointOffer(
+            offer=upload.offer, policy=policy, version=version, size=upload.size, sha256=upload.sha256, score=score
+        )
 
     @property
     def offering(self) -> bool:
         """Whether a checkpoint is on its way and not yet durable."""
         return self._upload is not None and not self._upload.done
 
+    @property
+    def offer_state(self) -> str:
+        """How far the last offer has come: none, fetching, durable, refused."""
+        return self._upload.state if self._upload is not None else "none"
+
     def wait_durable(self, timeout: float) -> bool:
-        """Wait until the last offer is durable. False if it was refused or the time ran out."""
+        """Wait until the last offer is durable. False if it was refused, or did not move for `timeout` seconds."""
         with self._lock:
-            self._news.wait_for(lambda: not self.offering, timeout)
-            return self._upload is not None and self._upload.state == "durable"
+            while self.offering:
+                moved = self._upload.moved if self._upload is not None else 0.0
+                left = moved + timeout - time.monotonic()
+                if left <= 0:
+                    break
+                self._news.wait(left)
+            return self.offer_state == "durable"
 
     def restore(self, policy: str, timeout: float = 30.0) -> tuple[m.RestorePoint, bytes | None]:
         """Where this learner begins, and the checkpoint's content if there is one.
@@ -205,6 +220,9 @@ class TrackerSpoke(Spoke):
             self._outbox.on_counters(self.incarnation, counters.received, counters.durable, now)
             if self._upload is not None:
                 self._upload.on_counters(counters.offer, counters.chunks, counters.offer_state, now)
+        if self._held is not None and pulse.phase in ("stopping", "ended"):
+            (policy, version, content), self._held = self._held, None
+            self._begin_upload(Upload(0, content, now), policy, version)
         if self.on_news is not None:
             self.on_news()
 

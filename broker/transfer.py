@@ -30,6 +30,8 @@ class Upload:
         self._counted = 0
         self._sent = 0
         self._progress = now
+        self.moved = now
+        """When the receiver last said that it had come further."""
         self._offered = -STANDSTILL
 
     @property
@@ -64,10 +66,10 @@ class Upload:
             self.state = state
         elif state == "fetching":
             if self.state == "none":
-                self.state, self._progress = "fetching", now
+                self.state, self._progress, self.moved = "fetching", now, now
             if chunks != self._counted:
                 self._sent = max(self._sent, chunks) if chunks > self._counted else chunks
-                self._counted, self._progress = chunks, now
+                self._counted, self._progress, self.moved = chunks, now, now
 
     def stalled(self, now: float) -> bool:
         """Whether nothing was counted for a second; goes back to what was."""

@@ -111,6 +111,7 @@ class Launch:
             restarts=run.supervision.restarts,
             backoff_seconds=run.supervision.backoff_seconds,
             window_seconds=run.supervision.window_seconds,
+            ending_seconds=run.learner.ending_seconds,
             attempts_before=self.where.attempts_before(),
         )
         self.reactor = Reactor("launcher-io")

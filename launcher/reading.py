@@ -134,8 +134,9 @@ def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[s
 
 
 _MAY_CHANGE = re.compile(
-    r"stop\..*|environment\.start_seconds|actors\.processes|learner\.checkpoint_seconds|learner\.settings\.(\w*_)?rate"
-    r"|tracker\.lease_seconds|supervision\..*|curriculum\..*|prompts\.(rollout_seconds|max_missing_share)|scripted\..*"
+    r"stop\..*|environment\.start_seconds|actors\.processes|learner\.(checkpoint|ending)_seconds"
+    r"|learner\.settings\.(\w*_)?rate|tracker\.lease_seconds|supervision\..*|curriculum\..*"
+    r"|prompts\.(rollout_seconds|max_missing_share)|scripted\..*"
     r"|endpoints\.\w+\.(url|key_env|key_file|concurrency|timeout_seconds|retries|backoff_seconds|price_in|price_out)"
 )
 
@@ -159,9 +160,9 @@ def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, 
     if refused:
         told = "\n".join(f"  {path}: {old!r} -> {new!r}" for path, (old, new) in refused.items())
         raise RequestError(
-            "a resumed run may change [stop], actors.processes, checkpoint_seconds, rates, lease_seconds, "
-            "environment.start_seconds, [supervision], [curriculum], and where and how fast endpoints are "
-            "(docs/run-file.md has the list); "
+            "a resumed run may change [stop], actors.processes, checkpoint_seconds, ending_seconds, rates, "
+            "lease_seconds, environment.start_seconds, [supervision], [curriculum], and where and how fast "
+            "endpoints are (docs/run-file.md has the list); "
             f"start a new run for\n{told}"
         )
     return changed

@@ -81,9 +81,11 @@ def run(  # noqa: PLR0917 - the command line, option by option
         where.close()
         if not resume and (launch is None or not launch.began):
             where.discard()
+    from launcher.report import is_failed
+
     summary = _show_summary(where)
-    if status == 0 and launch.fell and not any(policy["updates"] for policy in summary.get("policies", {}).values()):
-        raise RunError(f"nothing was learned: {launch.fell}")
+    if is_failed(summary) and launch.problem is None:  # by the tracker's verdict; who was given up has been named
+        raise RunError("\n".join(filter(None, (summary["reason"], launch.fell))))
     return status
 
 

@@ -100,6 +100,8 @@ class Learner(Section):
     max_staleness: Annotated[int, Field(ge=0, lt=2**31)] = 10
     """Versions; older experience is dropped and counted."""
     checkpoint_seconds: Seconds = 30.0
+    ending_seconds: Annotated[float, Field(ge=0, le=MOST_SECONDS)] = 30.0
+    """At the end of a run, what an update that is under way may still take."""
     max_fragment_mb: Annotated[int, Field(ge=1, le=1024)] = 64
     """Largest fragment of a rollout of the user's own, in MiB; that of an environment follows from its spaces."""
 

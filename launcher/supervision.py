@@ -9,10 +9,10 @@ tracker is spawned while the tracker is down; after Stopping nothing but the tra
 event that ends the run EndRun follows within bounded time, when Tick comes, whatever the processes do. After EndRun
 there are no actions.
 
-The end goes in steps, each of at most `step_seconds`: actors, then learners, then endpoints, then the tracker. Who is
-late gets SIGTERM, `grace` seconds later SIGKILL, and is said to have been late; endpoints get it at once, as nobody is
-left who needs them. A process that could not be killed, or that came
-after it was given up, is left to the engine's `close`.
+The end goes in steps, each of at most `step_seconds`: actors, then learners (who have `ending_seconds` more for an
+update), then endpoints, then the tracker. Who is late gets SIGTERM, `grace` seconds later SIGKILL, and is said to have
+been late; endpoints get it at once, as nobody is left who needs them. A process that could not be killed, or that came
+after it was given up, is left to the engine's `close`. A learner that falls or is killed in the end fails the run.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class RoleState:
     signalled: float | None = None
     """When it got SIGTERM."""
     killed: float | None = None
+    unborn: bool = False
+    """It was told to end before it had begun."""
 
     @property
     def lives(self) -> bool:
@@ -95,9 +97,13 @@ class Supervisor:
         window_seconds: float = 60.0,
         step_seconds: float = 5.0,
         grace: float = 1.0,
+        ending_seconds: float = 0.0,
         attempts_before: int = 0,
     ) -> None:
-        """`attempts_before`: what earlier launches of a resumed run have used, so that attempts (and logs) are new."""
+        """`ending_seconds`: what learners have beside `step_seconds`, for an update.
+
+        `attempts_before`: what earlier launches of a resumed run have used, so that attempts (and logs) are new.
+        """
         order = sorted(roles.items(), key=lambda item: ("tracker", "endpoint", "learner", "actor").index(item[1]))
         self.roles = {name: RoleState(name, kind, attempt=attempts_before) for name, kind in order}
         self.phase: Literal["idle", "running", "stopping", "ended"] = "idle"
@@ -105,7 +111,7 @@ class Supervisor:
         self.failed = False
         self._status = 0
         self._restarts, self._backoff, self._window = restarts, backoff_seconds, window_seconds
-        self._step_seconds, self._grace = step_seconds, grace
+        self._step_seconds, self._grace, self._ending_seconds = step_seconds, grace, ending_seconds
         self._steps: list[tuple[Kind, ...]] = [("actor",), ("learner",), ("endpoint",), ("tracker",)]
         self._step_end = 0.0
         self._aborted = False
@@ -129,6 +135,7 @@ class Supervisor:
                     role.signalled = role.killed = None
                     if self.phase == "stopping" and not self._aborted and role.kind != "tracker":
                         role.signalled = now  # nobody waits for who was not there yet
+                        role.unborn = True
                         actions.append(Terminate(role.name, UNBORN))
             case Progressed():
                 self.roles[event.role].has_progressed = self.roles[event.role].state == "running"
@@ -169,7 +176,9 @@ class Supervisor:
         role = self.roles[event.role]
         if event.attempt != role.attempt or not role.lives:
             return []
-        asked = role.signalled is not None
+        # A learner that has to be killed has kept nothing of what it did last.
+        asked = role.signalled is not None and (role.kind != "learner" or role.unborn)
+        late = role.killed is not None and not self._aborted
         role.state, role.signalled, role.killed = "gone", None, None
         # A status that nobody saw (the nursery had died) is no reason to think ill of who left as it was to.
         expected = self.phase == "stopping" and (asked or event.status in {0, None})
@@ -179,6 +188,8 @@ class Supervisor:
             restart_in, told = self._again(role, event.status, event.last_words, now)
         elif not expected and role.kind == "learner":
             reason = f"{role.name} ended with {describe(event.status)} as the run was ending: it may have kept nothing"
+            if late:
+                reason += f" of an update that took longer than learner.ending_seconds ({self._ending_seconds:g})"
             told = self._give_up(role, reason, event.last_words, 1, now)
         report = Report(
             event.role, event.attempt, event.status, signal_name(event.status), expected, event.last_words, restart_in
@@ -208,7 +219,7 @@ class Supervisor:
         wait = min(self._backoff * 2.0 ** (len(role.exits) - 1), MAX_BACKOFF_SECONDS)
         if self.phase == "stopping":
             wait = 0.0  # only the tracker comes here: everyone waits for it
-            self._step_end = now + self._step_seconds
+            self._step_end = now + self._step_length
         role.state, role.due = "waiting", now + wait
         return wait, []
 
@@ -290,9 +301,14 @@ class Supervisor:
                 return actions
             self._steps.pop(0)
             at_once = self._aborted or self._steps[:1] == [("endpoint",)]
-            self._step_end = now if at_once else now + self._step_seconds
+            self._step_end = now if at_once else now + self._step_length
         self.phase = "ended"
         return [*actions, EndRun(self.reason, self.failed, max(self._status, int(self.failed)))]
+
+    @property
+    def _step_length(self) -> float:
+        """Seconds of the step that begins now: learners may end an update."""
+        return self._step_seconds + (self._ending_seconds if self._steps[:1] == [("learner",)] else 0.0)
 
     def _tracker_lives(self) -> bool:
         """Whether the tracker has a process; true where there is none to supervise (a joining host)."""
@@ -306,7 +322,8 @@ class Supervisor:
             role.state = "gone"
         if role.state == "gone" or (role.signalled is None and now < self._step_end):
             return []
-        why = "the run is aborted" if self._aborted else f"still there {self._step_seconds:.0f} s after it was to end"
+        seconds = self._step_seconds + (self._ending_seconds if role.kind == "learner" else 0.0)
+        why = "the run is aborted" if self._aborted else f"still there {seconds:.0f} s after it was to end"
         if self._steps and role.kind not in self._steps[0]:
             why = UNBORN
         elif role.kind == "endpoint" and not self._aborted:

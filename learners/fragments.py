@@ -32,14 +32,15 @@ def check(arrays: Arrays, observation: ObservationSpec, action: ActionSpec) -> N
     if rewards is None or rewards.ndim != 2 or 0 in rewards.shape:
         raise ValueError(f"rewards must be [T, B], not {None if rewards is None else list(rewards.shape)}")
     steps, width = rewards.shape
+    keys = observation.keys  # first: observations that are not finite spoil all that follows from them
     expected: dict[str, tuple[tuple[int, ...], str]] = {
+        keys[leaf.name]: ((steps + 1, width, *leaf.shape), leaf.dtype) for leaf in observation.leaves
+    }
+    expected |= {
         "actions": ((steps, width, *action.shape), action.dtype),
         **dict.fromkeys(NUMBERS, ((steps, width), "float32")),
         **dict.fromkeys(FLAGS, ((steps, width), "bool")),
     }
-    keys = observation.keys
-    for leaf in observation.leaves:
-        expected[keys[leaf.name]] = ((steps + 1, width, *leaf.shape), leaf.dtype)
     if action.masked:
         expected["masks"] = ((steps + 1, width, action.mask_size), "bool")
     if arrays.keys() != expected.keys():

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from broker.delivery import mint_parts
 from broker.errors import RunError
@@ -23,11 +26,14 @@ from broker.hubstate import Arrived
 from broker.messages import MAX_TEXT
 from broker.names import task_id, task_name
 from broker.station import Station
-from learners.algorithm import Algorithm, Finishing, Fragment, GivingUp, Telling
+from learners.algorithm import Algorithm, Finishing, Fragment, GivingUp, Telling, Tree
 
 COUNTS_EVERY = 1.0
 """Seconds without an update after which the counts of fragments are told by themselves."""
 CANCEL_SECONDS = 1.0
+MAX_FAULT = 500
+SLOW_UPDATE = 1.0
+"""Seconds: before an update that may take longer, the published version is made ready to be kept."""
 
 
 @dataclass
@@ -53,8 +59,14 @@ class LearnerLoop:
     life: int
     number: int
     max_staleness: int
+    ending_seconds: float = 0.0
+    """How long an update that is under way is waited for when the run ends."""
     checkpoint: Callable[[], None] = lambda: None
     """Called after each update: offers a checkpoint when one is due."""
+    prepare: Callable[[], None] = lambda: None
+    """Called before an update that may outlast the run: makes the checkpoint of the published version ready."""
+    cut_short: bool = False
+    """The run ended in the middle of an update: the algorithm is not what was published."""
     max_waiting: int = 65_536
     """Fragments that wait here before no more are taken from the hub: as many as all actors may have under way."""
     counts: Counts = field(default_factory=Counts)
@@ -66,6 +78,10 @@ class LearnerLoop:
     _recorded_at: float = field(default_factory=time.monotonic)
     _lost_before: int = 0
     _last_refusal: str = ""
+    _update_seconds: float = SLOW_UPDATE
+    """What the last update took; of the first it is not known."""
+    _fault: str = ""
+    """What is not sound about the published version, or about the losses of its update."""
     _quarantined: int = 0
     _finished: bool = False
 
@@ -80,7 +96,9 @@ class LearnerLoop:
 
     def publish(self) -> None:
         """Publish the algorithm's parameters as the current version."""
-        self._crcs.append(self.hub.publish_version(self.policy, self.version, self.algorithm.parameters()))
+        parameters = self.algorithm.parameters()
+        self._crcs.append(self.hub.publish_version(self.policy, self.version, parameters))
+        self._fault = fault_of(self.losses, parameters)
 
     async def run(self, arrived: asyncio.Event) -> None:
         """Learn until the run stops. `arrived` is set (from the reactor) when something came."""
@@ -109,22 +127,38 @@ class LearnerLoop:
     async def _update(self, arrived: asyncio.Event) -> None:
         station = self.station
         station.doing = "updating"
+        if self._update_seconds >= SLOW_UPDATE:
+            self._prepare()
         began = time.monotonic()
         result = self.algorithm.update()
-        losses = await self._meanwhile(result, arrived) if inspect.isawaitable(result) else result or {}
-        if losses is None:  # cut short by the end of the run: half an update is no version
+        if inspect.isawaitable(result):
+            if self._update_seconds < SLOW_UPDATE:
+                self._prepare()
+            losses = await self._meanwhile(result, arrived)
+        else:
+            losses = result or {}
+        if losses is None:  # half an update is no version
+            self.cut_short = True
             return
+        self._update_seconds = time.monotonic() - began
         self.losses = dict(losses)
         self.number += 1
         self.updates += 1
         self.publish()
-        self._record(time.monotonic() - began)
+        self._record(self._update_seconds)
         self.tell_facts()
         self._report()
 
+    def _prepare(self) -> None:
+        self.tell_facts()
+        self.prepare()
+
     async def _meanwhile(self, result: Any, arrived: asyncio.Event) -> Mapping[str, float] | None:
-        """Wait for an update that is a coroutine, accepting what arrives; None if the run ended before it did."""
-        update = asyncio.ensure_future(result)
+        """Wait for an update that is a coroutine, accepting what arrives.
+
+        None if it was cut short, `ending_seconds` after the run was to end or when this process is told to end.
+        """
+        update, deadline = asyncio.ensure_future(result), math.inf
         while not update.done():
             arrived.clear()
             self._accept_all(updating=True)
@@ -134,10 +168,14 @@ class LearnerLoop:
             waiter = asyncio.ensure_future(arrived.wait())
             await asyncio.wait({update, waiter}, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
             waiter.cancel()
-            if self.station.stopping:
+            now = time.monotonic()
+            if self.station.stopping and not update.done():
+                deadline = 0.0 if self.station.ending.is_set() else min(deadline, now + self.ending_seconds)
+            if now >= deadline:
                 update.cancel()
                 await asyncio.wait({update}, timeout=CANCEL_SECONDS)
-                return None
+                if not update.done() or update.cancelled() or update.exception() is not None:
+                    return None
         losses: Mapping[str, float] = update.result() or {}
         return losses
 
@@ -238,7 +276,9 @@ class LearnerLoop:
 
     def _record(self, seconds: float) -> None:
         losses = {name: float(value) for name, value in self.losses.items()}
-        about = {"version": self.version, "losses": losses, "seconds": round(seconds, 5)}
+        about: dict[str, Any] = {"version": self.version, "losses": losses, "seconds": round(seconds, 5)}
+        if self._fault:
+            about["fault"] = self._fault
         self.station.fact("update", self._differences() | about)
 
     def tell_counts(self) -> None:
@@ -276,6 +316,27 @@ class LearnerLoop:
         if time.monotonic() - self._recorded_at >= COUNTS_EVERY:
             self.tell_counts()
         self.station.report()
+
+
+def fault_of(losses: Mapping[str, Any], parameters: Tree) -> str:
+    """What no sound update leaves behind: a loss that is not finite, or parameters that are no numbers. Else empty.
+
+    Other values that an algorithm reports, without `loss` in their name, may have nothing to be the mean of; together
+    they may not.
+    """
+    numbers = {name: float(value) for name, value in losses.items()}
+    wrong = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if any("loss" in name for name in wrong) or (wrong and len(wrong) == len(numbers)):
+        return f"{', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} not finite"[:MAX_FAULT]
+    return "its parameters are no numbers" if _has_nan(parameters) else ""
+
+
+def _has_nan(tree: Tree) -> bool:
+    if isinstance(tree, np.ndarray):
+        return tree.dtype.kind == "f" and tree.size > 0 and bool(np.isnan(tree.min()))  # a minimum is NaN if any is
+    if isinstance(tree, dict):
+        return any(map(_has_nan, tree.values()))
+    return any(map(_has_nan, tree)) if isinstance(tree, list | tuple) else isinstance(tree, float) and math.isnan(tree)
 
 
 def _lists(note: Any) -> Any:

@@ -28,7 +28,7 @@ from learners.algorithm import Algorithm, AlgorithmContext, build_algorithm
 from learners.loop import LearnerLoop
 
 LAST_CHECKPOINT = 4.0
-"""Seconds that the last checkpoint may take at the end of a run."""
+"""Seconds within which the tracker takes the last checkpoint of a run, unless it has no room or is gone."""
 
 
 def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
@@ -72,22 +72,22 @@ async def learn(spec: Spec, ending: threading.Event) -> None:
             point.life,
             0,
             spec.run["learner"]["max_staleness"],
+            spec.run["learner"]["ending_seconds"],
             max_waiting=spec.run["learner"]["window"] * spec.run["actors"]["processes"],
         )
         checkpoints = Checkpoints(station, learner, spec.run["learner"]["checkpoint_seconds"])
-        learner.checkpoint = checkpoints.offer_if_due
+        learner.checkpoint, learner.prepare = checkpoints.offer_if_due, checkpoints.hold
         checkpoints.take_up(point, content)
         await learner.run(arrived)
         hub.set_phase("stopping", station.tracker.reason)
         learner.tell_counts()
         learner.tell_facts()
-        if learner.updates:
-            station.doing = "the last checkpoint"
-            checkpoints.offer()
-            station.tracker.wait_durable(LAST_CHECKPOINT)
+        station.doing = "the last checkpoint"
+        checkpoints.keep_last()
         reason = "the run is ending"
     finally:
-        station.close(reason)
+        flushed = station.close(reason)
+    station.leave(flushed)
 
 
 class Checkpoints:
@@ -104,9 +104,36 @@ class Checkpoints:
 
     def offer(self) -> None:
         """Offer a snapshot of now."""
-        learner = self._learner
         self._last = time.monotonic()
-        content = to_bytes(
+        self._station.tracker.offer_checkpoint(self._learner.policy, self._learner.version, self._content())
+
+    def hold(self) -> None:
+        """Have a snapshot of now offered by itself as soon as the run is ending: the next update may outlast that."""
+        self._station.tracker.hold_checkpoint(self._learner.policy, self._learner.version, self._content())
+
+    def keep_last(self, timeout: float = LAST_CHECKPOINT) -> None:
+        """Have the last version kept, if an actor's experience came of it.
+
+        RunError if it is refused, or does not come further for `timeout` seconds.
+
+        An update that was cut short leaves an algorithm that is not what was published: what was held before it is
+        on its way already.
+        """
+        learner, tracker = self._learner, self._station.tracker
+        if not (learner.updates or learner.agent_steps):
+            return
+        if not learner.cut_short:
+            self.offer()
+        if not tracker.wait_durable(timeout):
+            life, number = learner.version
+            raise RunError(
+                f"the last version of {learner.policy!r}, {life}.{number}, was not kept ({tracker.offer_state}): "
+                "look at the alarms, the run directory and its disk; the checkpoints before it are as they were"
+            )
+
+    def _content(self) -> bytes:
+        learner = self._learner
+        return to_bytes(
             {
                 "policy": learner.policy,
                 "version": list(learner.version),
@@ -115,7 +142,6 @@ class Checkpoints:
                 **kept(learner.algorithm),
             }
         )
-        self._station.tracker.offer_checkpoint(learner.policy, learner.version, content)
 
     def take_up(self, point: m.RestorePoint, content: bytes | None) -> None:
         """Go on from a checkpoint, if there is one: the next life begins at its number + 1.

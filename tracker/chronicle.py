@@ -34,7 +34,8 @@ def _environment_error(body: Any) -> str:
     frames = [line.strip() for line in str(body["traceback"]).splitlines() if line.strip().startswith('File "')]
     where = f" at {frames[-1].rpartition('/')[2].replace(chr(34), '')}" if frames else ""
     when = ", ".join(f"{key} {body[key]}" for key in ("seed", "episode", "step") if isinstance(body.get(key), int))
-    return f"an environment raised {last_line(body['traceback'])}{where}{f' ({when})' if when else ''}"
+    raised = "an environment raised " if frames else ""
+    return f"{raised}{last_line(body['traceback'])}{where}{f' ({when})' if when else ''}"
 
 
 def _liveness(body: Any) -> str | None:

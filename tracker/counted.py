@@ -35,6 +35,10 @@ class Counted:
         """[reason, failed], of this launch."""
         self.finished: dict[str, str] = {}
         """By policy that has nothing left to do, of this launch and its learner's newest life, the reason."""
+        self.faults: dict[str, str] = {}
+        """By kind of fact, the first fault of this launch that explains why nothing was learned, if nothing was."""
+        self.ending_fault = ""
+        """How a learner fell while this launch was stopping."""
         self.seconds = 0.0
         self.clock_time = 0
         """The run's clock (ns) at the last `clock` fact, which said `seconds`."""
@@ -44,6 +48,7 @@ class Counted:
         self.returns = Returns()
         """Of the per-episode mean over agents."""
         self.episodes = 0
+        self.outcomes = 0
         self.epoch = 0
         self.policies: dict[str, PolicyTally] = {}
         self.roles: dict[str, RoleTally] = {}
@@ -93,12 +98,15 @@ class Counted:
         "phases",
         "stop_requested",
         "finished",
+        "faults",
+        "ending_fault",
         "seconds",
         "clock_time",
         "solved_at",
         "env_steps",
         "agent_steps",
         "episodes",
+        "outcomes",
         "epoch",
         "moves",
         "checkpoints",
@@ -112,7 +120,7 @@ class Counted:
     def snapshot(self) -> dict[str, Any]:
         """As plain JSON values."""
         plain = {name: getattr(self, name) for name in self._plainly}
-        plain["stop"], plain["moves"], plain["finished"] = dict(self.stop), dict(self.moves), dict(self.finished)
+        plain |= {name: dict(getattr(self, name)) for name in ("stop", "moves", "finished", "faults")}
         plain["returns"] = self.returns.plain()
         plain["policies"] = {name: tally.plain() for name, tally in self.policies.items()}
         plain["roles"] = {name: tally.plain() for name, tally in self.roles.items()}
@@ -123,7 +131,8 @@ class Counted:
         """Become what `snapshot` described."""
         for name in self._plainly:
             setattr(self, name, plain[name])
-        self.stop, self.moves, self.finished = dict(plain["stop"]), dict(plain["moves"]), dict(plain["finished"])
+        self.stop, self.moves = dict(plain["stop"]), dict(plain["moves"])
+        self.finished, self.faults = dict(plain["finished"]), dict(plain["faults"])
         self.returns = Returns.of(plain["returns"])
         self.policies = {name: PolicyTally.of(tally) for name, tally in plain["policies"].items()}
         self.roles = {name: RoleTally.of(tally) for name, tally in plain["roles"].items()}

@@ -35,7 +35,7 @@ class Settings:
     lease_seconds: float = 60.0
     attempts: int = ATTEMPTS
     ending_seconds: float = 10.0
-    """Longest wait for Farewells in `stopping`."""
+    """Longest wait for Farewells in `stopping`: what the launcher gives actors and learners, and a little more."""
     curriculum: CurriculumSettings | None = None
     """The pool's, for a run that has one."""
     seed: int = 0

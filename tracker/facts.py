@@ -139,6 +139,7 @@ class Update(TypedDict):  # noqa: D101
     refused: Amount
     lost: Amount
     seconds: NotRequired[Number]
+    fault: NotRequired[Reason]
 
 
 @with_config(FIT)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tracker.exchange import Now, Settings
 from tracker.standings import Standings
+from tracker.verdict import shortfall
 
 CLOCK_SECONDS = 5.0
 ENDINGS = ("stopping", "ended")
@@ -67,10 +68,10 @@ class Phases:
                 self._stopping_at = now.steady
             waiting = self._awaited()
             if not waiting:
-                to = ("ended", standings.reason, standings.failed)
+                to = ("ended", *self._judged(standings.reason))
             elif now.steady - self._stopping_at >= settings.ending_seconds:
                 silent = f"no farewell from {', '.join(waiting)} within {settings.ending_seconds:g} s"
-                to = ("ended", f"{standings.reason} ({silent})", standings.failed)
+                to = ("ended", *self._judged(f"{standings.reason} ({silent})"))
         if to is not None:
             phase, reason, failed = to
             body = {"phase": phase, "reason": reason, "failed": failed, "launch": settings.launch}
@@ -132,6 +133,13 @@ class Phases:
         if settings.stop_return is not None and standings.returns.reaches(settings.stop_return):
             return f"a mean return of {settings.stop_return:g} over 100 episodes was reached"
         return ""
+
+    def _judged(self, reason: str) -> tuple[str, bool]:
+        """Why the run ended, and whether it failed: a run whose end was reached may still have come to nothing."""
+        if self.standings.failed:
+            return reason, True
+        fault = shortfall(self.standings, finished=bool(self._finished()))
+        return (f"{reason}, but {fault}", True) if fault else (reason, False)
 
     def _finished(self) -> str:
         """Why the run is done: every policy says that it has nothing left to do."""

@@ -50,6 +50,9 @@ LINGER = 0.4
 """After `ended`: time for the last pulses to arrive."""
 LONGEST = 5.0
 """After `ended`: longest wait for the launcher's last words and for room to write the summary."""
+ENDING_MARGIN = 14.0
+"""Seconds that the end of a run may take beside `learner.ending_seconds`: actors and learners have 5 each, and 1 more
+after SIGTERM."""
 REASON = 4_000
 """Most characters of a reason that travels in a pulse."""
 
@@ -77,6 +80,7 @@ def settings_of(spec: Spec) -> Settings:
         learners=frozenset(f"learner-{policy}" for policy in spec.plan["policies"]),
         epoch_steps=run["tracker"]["epoch_steps"],
         lease_seconds=run["tracker"]["lease_seconds"],
+        ending_seconds=ENDING_MARGIN + run["learner"]["ending_seconds"],
         curriculum=CurriculumSettings.of(run["curriculum"]) if "curriculum" in run else None,
         seed=run.get("seed", 0),
     )

@@ -16,6 +16,8 @@ from tracker.facts import Fact
 from tracker.tallies import FRAGMENTS, PolicyTally, finite
 
 POSITIONS = 32
+CAUSES = ("environment_error", "rollout_error", "generation_failed", "pool_accept", "refusal", "exited")
+"""Kinds of facts that say why nothing is learned: what comes first in a run's course is named first."""
 MOST = 1e300
 """A limit of a run that is greater is none (and no float, where it is an integer)."""
 
@@ -23,7 +25,7 @@ MOST = 1e300
 class Standings(Counted):
     """The fold. Its attributes are what `tracker.live`, `tracker.core` and `tracker.summary` read."""
 
-    version = 3
+    version = 4
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,6 +75,8 @@ class Standings(Counted):
             line = words(fact.kind, fact.body)
             if line is not None:
                 self.events.append([fact.time, fact.source, line])
+                if fact.kind in CAUSES and not fact.body.get("expected", False):
+                    self.faults.setdefault(fact.kind, line)
 
         return told
 
@@ -130,6 +134,8 @@ class Standings(Counted):
         tally.updates += 1
         tally.version = max(tally.version, tuple(body["version"]))
         tally.losses = body["losses"]
+        tally.fault = body.get("fault", "")
+        tally.unsound = tally.unsound + 1 if tally.fault else 0
         self._use(tally, body)
 
     def _finished(self, fact: Fact) -> None:
@@ -157,6 +163,7 @@ class Standings(Counted):
         fragments["lost"] += body["lost"]
 
     def _outcome(self, fact: Fact) -> None:
+        self.outcomes += 1
         self._moved(fact.source)
 
     def _mint(self, fact: Fact) -> None:
@@ -176,6 +183,8 @@ class Standings(Counted):
         self.stop = new
         self.stop_requested = None
         self.finished = {}
+        self.faults = {}
+        self.ending_fault = ""
         for role in self.roles.values():
             role.spawns, role.running = 0, False
 
@@ -191,6 +200,8 @@ class Standings(Counted):
         role = self.role(fact.body["role"])
         role.exits += 1
         role.running, role.expected = False, fact.body["expected"]
+        if role.kind == "learner" and not role.expected and self.phase == "stopping":
+            self.ending_fault = words("exited", fact.body) or ""
 
     def _stop_request(self, fact: Fact) -> None:
         if self.stop_requested is None or fact.body["failed"]:

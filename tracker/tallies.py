@@ -128,6 +128,10 @@ class PolicyTally:
         """Those that went into updates."""
         self.returns = Returns()
         self.losses: dict[str, float | None] = {}
+        self.fault = ""
+        """What was not sound about the last update: losses or parameters that are no numbers."""
+        self.unsound = 0
+        """Updates up to the last one, one after another, that were not sound."""
         self.staleness: dict[int, int] = {}
         """Fragments by versions behind, when they were used: exact."""
         self.fragments = dict.fromkeys(FRAGMENTS, 0)
@@ -166,6 +170,8 @@ class PolicyTally:
             "best_score",
             "best_file",
             "refusal",
+            "fault",
+            "unsound",
         ):
             setattr(tally, name, plain[name])
         tally.returns = Returns.of(plain["returns"])

@@ -119,6 +119,11 @@ class TaskedEnvironments:
             episodes,
         )
 
+    def place(self, i: int) -> tuple[int, int]:
+        """See VectorEnvironment.place."""
+        found: tuple[int, int] = self._inner.place(i)
+        return found
+
     def close(self) -> None:
         """See VectorEnvironment.close."""
         self._inner.close()

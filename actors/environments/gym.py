@@ -66,6 +66,10 @@ class _OneAgent:
         self._rows = Rows(count, seed, self.observations, self.masks, columns, name=name)
         self._returns = np.zeros(count, np.float64)
 
+    def place(self, i: int) -> tuple[int, int]:
+        """See VectorEnvironment.place."""
+        return self._rows.place(i)
+
     def _ended(self, i: int) -> Episode:
         return self._rows.ended(i, {AGENT: float(self._returns[i])}, {AGENT: self._rows.length(i)})
 
@@ -220,6 +224,10 @@ class GymVectorForm(_OneAgent):
         """See VectorEnvironment.close."""
         with suppress(Exception):
             self._environment.close()
+
+    def place(self, i: int) -> tuple[int, int]:
+        """See VectorEnvironment.place: one seed serves all copies."""
+        return self._rows.place(0)
 
     def _failed(self, error: Exception, answer: Any, *, resetting: bool = False) -> EnvironmentFailed:
         method, names = ("reset", RESET) if resetting else ("step", STEP)

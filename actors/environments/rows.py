@@ -80,6 +80,10 @@ class Rows:
         episode, seed = self._episode[i], self.seed_of(i)
         return EnvironmentFailed(cause, seed, episode, made, i, method=method, name=self.name)
 
+    def place(self, i: int) -> tuple[int, int]:
+        """The seed of copy i, and the rows since all copies were seeded."""
+        return self.seed_of(i), self.row
+
     def seed_of(self, i: int) -> int:
         """The seed of copy i."""
         return environment_seed(self.seed, i)

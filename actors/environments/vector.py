@@ -89,6 +89,10 @@ class VectorEnvironment(Protocol):
         """
         ...
 
+    def place(self, i: int) -> tuple[int, int]:
+        """Where copy i is: its seed, and how many rows were made since it was seeded."""
+        ...
+
     def close(self) -> None:
         """Let every copy go; what one raises in closing is dropped, for nothing depends on it any more."""
         ...

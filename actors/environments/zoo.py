@@ -145,6 +145,10 @@ class ZooEnvironments:
             with suppress(Exception):
                 environment.close()
 
+    def place(self, i: int) -> tuple[int, int]:
+        """See VectorEnvironment.place."""
+        return self._rows.place(i)
+
     def reset_copy(self, i: int, seed: int | None) -> None:
         """Reset one copy. Raises EnvironmentFailed."""
         answer: Any = NO_ANSWER

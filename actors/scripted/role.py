@@ -36,7 +36,8 @@ def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
         reason = "the run is ending"
     finally:
         serving.close()
-        station.close(reason)
+        flushed = station.close(reason)
+    station.leave(flushed)
 
 
 class Serving:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -85,7 +86,9 @@ def home(tmp_path: Path) -> Path:
 
 def test_experience_that_is_refused_is_told_in_the_summary_with_its_reason(home: Path) -> None:
     done = headrace("run", "own.toml", "--headless", "--seconds", "4", "--set", "environment.id=own:Blind", cwd=home)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stdout
+    cause = "nothing was learned: agent refused all of its [0-9]+ fragments: the observation of agent is not finite"
+    assert re.search(f"{cause} in environment 0 \\(seed [0-9]+, step [0-9]+\\)", done.stderr), done.stderr
     assert "are not finite" in done.stdout
     assert "! agent refused" in done.stdout
     (directory,) = (home / "runs-out").iterdir()
@@ -97,7 +100,8 @@ def test_experience_that_is_refused_is_told_in_the_summary_with_its_reason(home:
 def test_a_run_in_which_everything_fell_has_failed(home: Path) -> None:
     done = headrace("run", "own.toml", "--headless", "--seconds", "5", "--set", "environment.id=own:Falling", cwd=home)
     assert done.returncode == 1, done.stdout
-    assert "nothing was learned: actor-0 ended with status 1" in done.stderr
+    assert "nothing was learned: an environment raised RuntimeError" in done.stderr
+    assert "actor-0 ended with status 1" in done.stderr
     assert "the floor is missing" in done.stderr
 
 

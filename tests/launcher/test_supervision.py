@@ -173,6 +173,23 @@ def test_the_end_in_good_order() -> None:
     assert supervisor.handle(Interrupt(), 102.0) == []
 
 
+@pytest.mark.parametrize(("ending", "killed_at"), [(0.0, 106.0), (30.0, 136.0)])
+def test_a_learner_killed_in_the_end_fails_the_run(ending: float, killed_at: float) -> None:
+    supervisor = running(ending_seconds=ending)
+    supervisor.handle(Stopping("enough"), 90.0)
+    for role in ("actor-0", "actor-1"):
+        supervisor.handle(RoleExited(role, 1, 0), 100.0)
+    assert not of(Terminate, supervisor.handle(Tick(), killed_at - 1.1))
+    assert of(Terminate, supervisor.handle(Tick(), killed_at - 1.0))
+    assert of(Kill, supervisor.handle(Tick(), killed_at))
+    actions = supervisor.handle(RoleExited("learner-a", 1, -9), killed_at)
+    assert Report("learner-a", 1, -9, "SIGKILL", False, "", None) in actions
+    (gave_up,) = of(GiveUp, actions)
+    assert isinstance(gave_up, GiveUp)
+    assert "learner.ending_seconds" in gave_up.reason
+    assert EndRun(supervisor.reason, True, 1) in supervisor.handle(RoleExited("tracker", 1, 0), killed_at)
+
+
 def test_endpoints_are_there_until_nobody_needs_them() -> None:
     roles: dict[str, Kind] = {
         "actor-0": "actor",

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from broker.arrays import from_bytes
 from broker.errors import RunError
 from broker.hub import Hub
-from broker.messages import FragmentItem
+from broker.messages import FragmentItem, Pulse
 from broker.names import new_incarnation, new_token
 from broker.policy_spoke import PolicySpoke
 from broker.reactor import Reactor, until
 from broker.station import Spec, Station
 from broker.wire import Identity
 from learners.algorithm import Fragment, Task
-from learners.loop import LearnerLoop
-from learners.role import updates_lost
+from learners.loop import LearnerLoop, fault_of
+from learners.role import Checkpoints, updates_lost
 
 DEADLINE = 10.0
 
@@ -335,3 +336,65 @@ def test_an_algorithm_that_cannot_go_on_fails_the_run(bench: Bench) -> None:
 )
 def test_updates_lost(life: int, seen: tuple[int, int] | None, taken: tuple[int, int] | None, lost: int) -> None:
     assert updates_lost(life, seen, taken) == lost
+
+
+class Slow(Tally):
+    """An update that is a coroutine: it goes on until `may_end`, and is half done until then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def update(self) -> dict[str, float]:  # type: ignore[override]
+        self.seen.clear()
+        self.total = -1.0
+        self.began.set()
+        await self.may_end.wait()
+        self.total = 6.0
+        return {"total": 6.0}
+
+
+@pytest.mark.parametrize(("ending_seconds", "ends"), [(DEADLINE, True), (0.0, False)])
+def test_an_update_is_waited_for_at_the_end(bench: Bench, ending_seconds: float, ends: bool) -> None:
+    slow = Slow()
+    loop, tracker = bench.loop, bench.loop.station.tracker
+    loop.algorithm, loop.ending_seconds = slow, ending_seconds
+    checkpoints = Checkpoints(loop.station, loop, every=1e9)
+    loop.prepare = checkpoints.hold
+
+    async def run() -> None:
+        running = asyncio.ensure_future(loop.run(asyncio.Event()))
+        await asyncio.sleep(0)  # it publishes its first version
+        for _ in range(2):
+            bench.send([1, 1, 1], loop._crcs[-1])
+        while not (slow.began.is_set() or running.done()):
+            await asyncio.sleep(0.002)
+        tracker.phase = "stopping"
+        if ends:
+            slow.may_end.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(run(), DEADLINE))
+    assert (loop.number, loop.cut_short) == ((1, False) if ends else (0, True))
+    tracker._on_pulse(Pulse(phase="stopping"), None, 0.0)  # what was held before the update is on its way by itself
+    assert tracker._offer_message.version == (1, 0)
+    assert tracker._upload is not None
+    assert from_bytes(bytes(tracker._upload.content))["algorithm"] == {"total": 0.0}
+    with pytest.raises(RunError, match="was not kept"):
+        checkpoints.keep_last(0.05)  # the tracker is away
+    assert tracker._offer_message.version == ((1, 1) if ends else (1, 0))
+    assert from_bytes(bytes(tracker._upload.content))["algorithm"] == {"total": 6.0 if ends else 0.0}
+
+
+@pytest.mark.parametrize(
+    ("losses", "parameters", "fault"),
+    [
+        ({"policy_loss": 0.5, "steps": float("nan")}, {"w": np.ones(2)}, ""),
+        ({"policy_loss": float("nan"), "rate": 1.0}, {"w": np.ones(2)}, "policy_loss is not finite"),
+        ({"a": float("inf"), "b": float("nan")}, {}, "a, b are not finite"),
+        ({}, {"deep": [{"w": np.array([1.0, np.nan])}]}, "its parameters are no numbers"),
+        ({}, {"w": np.array([np.inf]), "n": 3, "texts": ["a"], "none": np.zeros(0)}, ""),
+    ],
+)
+def test_an_update_that_is_not_sound_says_so(losses: Any, parameters: Any, fault: str) -> None:
+    assert fault_of(losses, parameters) == fault

@@ -47,6 +47,11 @@ def update(number: int = 1, staleness: int = 1, policy: str = "p") -> dict[str, 
     }
 
 
+def checkpoint(number: int, policy: str = "p") -> dict[str, Any]:
+    about = {"policy": policy, "version": [1, number], "file": f"{policy}~{number}", "size": 1, "sha256": "0" * 64}
+    return {**about, "score": None, "best": False}
+
+
 def fragments(policy: str = "p") -> dict[str, Any]:
     counts = {"consumed": 3, "stale": 4, "refused": 5, "lost": 6}
     return {"policy": policy, "agent_steps": 36, "staleness": {"1": 2, "7": 1}, **counts}

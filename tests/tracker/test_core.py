@@ -72,9 +72,11 @@ def test_the_phases_of_a_run(tmp_path: Path) -> None:
     shell.ticks()
     assert shell.phase[0] == "running"
     shell.send("actor-0", ("progress", b.progress(1)))
+    shell.send("learner-p", ("update", b.update(9)))
     shell.ticks()
     assert shell.phase == ("stopping", "1,000 env steps were reached")
     shell.core.handle(Event("actor-0", b.ONE, "left"))
+    shell.core.record("checkpoint", b.checkpoint(9))
     shell.ticks()
     assert shell.phase[0] == "stopping"
     shell.core.handle(Event("learner-p", b.ONE, "left"))

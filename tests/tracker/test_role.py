@@ -25,7 +25,12 @@ from tracker.ledger import LedgerFull
 from tracker.notices import AGAIN, Notices
 from tracker.role import TrackerRole
 
-RUN = {"name": "spread", "seed": 7, "tracker": {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False}}
+RUN = {
+    "name": "spread",
+    "seed": 7,
+    "learner": {"ending_seconds": 30.0},
+    "tracker": {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False},
+}
 
 
 class Made:

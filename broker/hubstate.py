@@ -34,6 +34,8 @@ MAX_SUPERSEDED = 1024
 """Superseded incarnations whose facts are still taken. The oldest of which all facts are on disk makes room."""
 LOOK_EVERY = 0.1
 """Seconds between two looks for those that have become silent."""
+LOOK_LATE = 1.0
+"""Seconds between two looks from which on the hub itself was away: it rests for a quarter of a second at most."""
 
 
 class Arrived(NamedTuple):
@@ -250,10 +252,16 @@ class HubState:
         del self._superseded[key]
 
     def silent(self, now: float) -> list[Event]:
-        """Changes of those that have become silent, looked for every `LOOK_EVERY` seconds."""
-        if now - self._looked_at < LOOK_EVERY:
+        """Changes of those that have become silent, looked for every `LOOK_EVERY` seconds.
+
+        While the hub was away (stopped, or it read nothing because its queue was full) no silence is counted.
+        """
+        away = now - self._looked_at
+        if away < LOOK_EVERY:
             return []
         self._looked_at = now
+        if away >= LOOK_LATE:
+            self.liveness.excuse(away, now)
         return self.liveness.tick(now)
 
     # --- what the role says ----------------------------------------------------------------------------------------

@@ -97,6 +97,11 @@ class Liveness:
         self._ended.pop(name, None)
         return Event(name, self.peers.pop(name).incarnation, "forgotten")
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Count no silence for the last `seconds`, in which the messages of all waited to be read."""
+        for peer in self.peers.values():
+            peer.heard = min(peer.heard + seconds, now)
+
     def tick(self, now: float) -> list[Event]:
         """Those whose silence has become too long."""
         events = []

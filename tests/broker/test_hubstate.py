@@ -405,3 +405,12 @@ def test_every_wrong_moment_gives_no_pulse() -> None:
     assert state.pulses(PULSE_APART)
     assert state.pulses(0.2) == []
     assert state.pulses(0.25)
+
+
+def test_while_the_hub_was_away_nobody_was_silent() -> None:
+    state = fresh()
+    hello(state, now=100.0)
+    assert state.silent(100.1) == []
+    assert state.silent(120.0) == [], "it was stopped, or read nothing: what was said meanwhile waits"
+    looks = [state.silent(120.0 + 0.25 * step) for step in range(1, 41)]
+    assert [event.change for events in looks for event in events] == ["suspect", "lost"]

@@ -72,9 +72,11 @@ def packed_size(note: dict[str, Any]) -> int:
     if not all(isinstance(key, str) for key in note):
         raise TypeError("the keys of a note are text")
     try:
-        size = len(msgpack.packb(note))
+        packed = msgpack.packb(note)
+        msgpack.unpackb(packed, strict_map_key=True)  # as its hub will: keys are text at every level
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"a note holds plain values only: {error}") from error
+    size = len(packed)
     if size > MAX_NOTE:
         raise ValueError(f"a note of {size} bytes; at most {MAX_NOTE}")
     try:

@@ -147,6 +147,8 @@ def test_an_algorithm_is_told_of_its_own_tasks_that_were_given_up_if_it_asks_for
     for reason, wrong in (("\ud800", "a note holds plain values only"), ("x" * 4097, "a reason of 4097 characters")):
         with pytest.raises((TypeError, ValueError), match=wrong):
             bench.spoke.send_fragment({}, task="mine", **{**about, "given_up": reason})
+    with pytest.raises(TypeError, match="a note holds plain values only: int is not allowed for map key"):
+        bench.spoke.send_fragment({}, task="mine", note={"scores": {1: 0.5}}, **about)
 
 
 def test_what_is_stale_is_dropped_and_every_count_is_told_without_an_update(bench: Bench) -> None:

@@ -36,7 +36,8 @@ GROUP = 256
 interpreter lock is let go once for all of them, so that the sockets' thread goes on meanwhile."""
 
 FALSE_ALARMS = 10
-"""Times that a sound ledger is read through because its files seem modified: some filesystems are late with that."""
+"""Times that a sound ledger is read through because its files seem modified: some filesystems are late with that, and
+other programs may copy the WAL into the ledger. One that was cut is always read."""
 
 MAX_CACHED_SOURCES = 4096
 """Sources whose last sequences are held in memory between commits."""
@@ -94,20 +95,17 @@ class Ledger(LedgerReader):
             with self._mapped():
                 if super().last_position != self._position:
                     return f"{self.path} was written to by another process"
-        if self._alarms_left and self._files.modified:
-            self._files.written()
-            return self._read_through()
-        return ""
-
-    def _read_through(self) -> str:
-        """Read the ledger as another process would. Says that it was overwritten, or counts a false alarm."""
+        suspicion = self._files.cut or (self._files.modified if self._alarms_left else "")
+        if not suspicion:
+            return ""
+        self._files.written()
         try:
             with LedgerReader(self.path) as reader:
                 reader.verify()
                 reader.check_newest()
         except (RunError, RequestError):
-            return f"{self.path} or its WAL was overwritten"
-        self._alarms_left -= 1
+            return suspicion
+        self._alarms_left = max(0, self._alarms_left - 1)
         return ""
 
     def _data_version(self) -> int:

@@ -2,8 +2,9 @@
 
 SQLite goes on writing into a file that was unlinked, and into a WAL whose beginning was overwritten: what it says is
 committed is then gone with the process. So the files are looked at between two writes, for some microseconds: identity,
-length, first bytes, and time of modification. Only the last of these proves nothing (`touch`): then the ledger is to be
-read through.
+length, first bytes, and time of modification. Another identity, or first bytes that are none of SQLite's, prove damage.
+The others do not: a process that copies the WAL into the ledger (a backup tool, any program that writes a view of its
+own) changes lengths and headers too. Then the ledger is to be read through.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from broker import files
 
 HEAD = 100
-"""Bytes of SQLite's header, which a checkpoint changes; a WAL's has 32, which change when it begins again."""
+"""Bytes of SQLite's header, which a checkpoint changes."""
+FIXED = 24
+"""Bytes of it that stay the same as long as the ledger is open: the magic string, page size and format."""
+WAL_MAGIC = b"\x37\x7f\x06"
+WAL_HEAD = 32
+"""Bytes of a WAL's header, which change when it begins again; the last 8 are a sum of the others."""
 
 
 @dataclass(slots=True)
@@ -69,17 +76,27 @@ class LedgerFiles:
                 continue  # it cannot be looked at just now
             if (status.st_dev, status.st_ino) != file.identity:
                 return f"{file.path} was replaced by another file"
-            if status.st_size < file.size:
-                return f"{file.path} was cut from {file.size:,} to {status.st_size:,} bytes"
-            if file.descriptor is not None and os.pread(file.descriptor, HEAD, 0) != file.head:
-                return f"{file.path} was overwritten"
+            if file.descriptor is not None and not _is_whole(os.pread(file.descriptor, HEAD, 0), file.head):
+                return self.cut or f"{file.path} was overwritten"
         return ""
 
     @property
-    def modified(self) -> bool:
-        """Whether another process may have written to them, by their time of modification."""
-        descriptors = [(file.descriptor, file.modified) for file in self._files]
-        return any(fd is not None and os.fstat(fd).st_mtime_ns != modified for fd, modified in descriptors)
+    def cut(self) -> str:
+        """Which file is shorter than this process left it."""
+        for file in self._files:
+            if file.descriptor is not None and (size := os.fstat(file.descriptor).st_size) < file.size:
+                return f"{file.path} was cut from {file.size:,} to {size:,} bytes"
+        return ""
+
+    @property
+    def modified(self) -> str:
+        """What another process may have written to, by the first bytes and the time of modification."""
+        for file in self._files:
+            if file.descriptor is not None:
+                changed = os.fstat(file.descriptor).st_mtime_ns != file.modified
+                if changed or os.pread(file.descriptor, HEAD, 0) != file.head:
+                    return f"{self._path} or its WAL was overwritten"
+        return ""
 
     def close(self) -> None:
         """After SQLite has closed the ledger."""
@@ -87,3 +104,21 @@ class LedgerFiles:
             if descriptor is not None:
                 os.close(descriptor)
         self._files.clear()
+
+
+def _is_whole(head: bytes, before: bytes) -> bool:
+    """Whether a file still begins as SQLite writes it. A WAL may be empty: its content is in the ledger then."""
+    if before.startswith(b"SQLite format 3"):
+        return head[:FIXED] == before[:FIXED]
+    begins = head.startswith(WAL_MAGIC) and len(head) >= WAL_HEAD
+    return not head or (begins and head[WAL_HEAD - 8 : WAL_HEAD] == _wal_sum(head[: WAL_HEAD - 8]))
+
+
+def _wal_sum(head: bytes) -> bytes:
+    """The checksum in a WAL's header (https://sqlite.org/fileformat2.html#checksum_algorithm)."""
+    order: Literal["little", "big"] = "big" if head[3] & 1 else "little"
+    first = second = 0
+    for at in range(0, len(head), 8):
+        first = (first + int.from_bytes(head[at : at + 4], order) + second) % 2**32
+        second = (second + int.from_bytes(head[at + 4 : at + 8], order) + first) % 2**32
+    return first.to_bytes(4, "big") + second.to_bytes(4, "big")

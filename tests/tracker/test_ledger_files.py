@@ -33,6 +33,12 @@ def overwrite_behind(path: Path) -> None:
         file.write(b"\xa5" * (path.stat().st_size - PAGE))
 
 
+def overwrite_head(path: Path, content: bytes, at: int = 0) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
 def swap(path: Path) -> None:
     shutil.copyfile(path, path.with_name("other"))
     path.with_name("other").rename(path)
@@ -56,6 +62,8 @@ DEEDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "WAL replaced": (beside("-wal", swap), "was replaced by another file"),
     "WAL cut": (beside("-wal", lambda path: os.truncate(path, 0)), "was cut from"),
     "WAL overwritten": (beside("-wal", overwrite), "was overwritten"),
+    "WAL's head overwritten": (beside("-wal", lambda path: overwrite_head(path, b"\0" * 32)), "was overwritten"),
+    "WAL's salt overwritten": (beside("-wal", lambda path: overwrite_head(path, b"\0" * 8, 16)), "was overwritten"),
     "WAL overwritten behind": (beside("-wal", overwrite_behind), "or its WAL was overwritten"),
     "index removed": (beside("-shm", Path.unlink), "was removed"),
     "ledger cut": (lambda path: os.truncate(path, 0), "was cut from"),
@@ -184,6 +192,29 @@ def test_other_readers_and_a_touch_change_nothing(tmp_path: Path) -> None:
         assert ledger._alarms_left == max(0, FALSE_ALARMS - 1 - first // 100)  # the touches, and nothing else
     assert ledger.path.stat().st_size > 20_000_000
     ledger.close()
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        *(f"PRAGMA wal_checkpoint({how})" for how in ("PASSIVE", "FULL", "RESTART", "TRUNCATE")),
+        "PRAGMA wal_checkpoint(RESTART); CREATE VIEW mine AS SELECT count(*) FROM facts",
+        "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)",
+    ],
+)
+def test_what_other_tools_do_to_a_ledger_ends_no_run(tmp_path: Path, deed: str) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for first in range(1, 2400, 200):
+        with ledger.commit():
+            ledger.append([("actor-0", b.ONE, number, 1, "note", "{}") for number in range(first, first + 200)])
+        assert ledger.change() == ""
+        with closing(sqlite3.connect(ledger.path, isolation_level=None)) as tool:
+            tool.executescript(deed.replace("mine", f"view_{first}"))
+        assert ledger.change() == ""
+    ledger.close()
+    with LedgerReader(ledger.path) as reader:
+        reader.verify()
+        assert reader.last_position == 2400
 
 
 def test_another_writer_of_the_ledger_ends_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Addresses: one names a hub's PULL; its XPUB is beside it (the next tcp port, or the ipc path with `.pub`).
 
-Invariant: nothing but ipc and loopback is bound unless the user said `insecure`; an address that another process gave
-is connected to only if `is_hub` holds for it.
+Invariants: a hub binds only ipc and loopback addresses unless the user set `insecure`; a spoke connects to an address
+from another process only if `is_hub` accepts it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from broker.errors import RequestError
 _TCP = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(\d{1,5})")
 MAX_IPC = 107
 URL = r"^[a-z][a-z0-9+.-]{0,15}://[^\x00-\x1f\x7f]+$"
-"""The form of every address that a role gives: a hub's, or the URL of what an endpoint serves."""
+"""Pattern of every address that a role announces: a hub's address, or the URL of an endpoint."""
 
 
 def publisher(address: str) -> str:
@@ -39,7 +39,7 @@ def split(address: str) -> tuple[str, int]:
 
 
 def is_hub(address: str) -> bool:
-    """Whether a spoke can connect to this address and to its publisher."""
+    """Tell whether a spoke can connect to this address and to its publisher."""
     if address.startswith("ipc://"):
         return len("ipc://") < len(address) and len(publisher(address).removeprefix("ipc://").encode()) <= MAX_IPC
     try:

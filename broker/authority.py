@@ -1,8 +1,8 @@
-"""Who may say what: one table of message kinds by hub and role, checked before a hub acts upon a message.
+"""Authorisation: one table of the message kinds that each role may send to each hub, checked before a hub acts on one.
 
-Whoever has the run token can name itself as it likes, so this keeps mistakes and intruders of one role from the words
-of another: an actor offers no checkpoint, and a learner asks only for its own policy. Which kinds of facts a role may
-write is in `tracker.facts`. Invariant: a name has one role; a message that its sender may not say is a WireError.
+A process that has the run token can use any name, so the table limits what a faulty or hostile process of one role can
+do: an actor offers no checkpoint, and a learner asks only about its own policy. `tracker.facts` says which kinds of
+facts each role may write. Invariants: a name has one role; a message that its sender may not send is a WireError.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from broker.names import policy_of, role_of
 from broker.wire import Envelope
 
 MAX_AHEAD = 5 * 10**9
-"""Nanoseconds by which an incarnation may be ahead of the hub's clock. One from the future would hold its name until
-then, against every process that is started in its place."""
+"""Nanoseconds by which an incarnation may be ahead of the hub's clock. An incarnation from the future would keep its
+name until that time, and every process that is started in its place would count as older."""
 
 _everyone = frozenset({"hello", "status", "farewell"})
 SAYS: dict[str, dict[str, frozenset[str]]] = {
@@ -30,25 +30,25 @@ SAYS: dict[str, dict[str, frozenset[str]]] = {
         "actor": frozenset({"hello", "fragments", "farewell"}),
     },
 }
-"""Hub -> role -> kinds of messages."""
+"""Kinds of messages, by the role of the hub and the role of the sender."""
 SERVES = frozenset({"learner", "endpoint"})
-"""Roles that others connect to: they alone give an address."""
+"""Roles that accept connections. Only they announce an address."""
 
 
 def check(hub: str, envelope: Envelope, now: int) -> None:
-    """WireError unless the sender may say this to the hub of this name, whose run's clock shows `now`."""
+    """Raise a WireError unless the sender may send this message to this hub; `now` is the time by the run's clock."""
     sender, message = envelope.sender, envelope.message
     role = role_of(sender)
     if message.kind not in SAYS.get(role_of(hub) or "", {}).get(role or "", ()):
-        raise WireError("forbidden", f"{sender} may not say {message.kind} to {hub}")
+        raise WireError("forbidden", f"{sender} may not send {message.kind} to {hub}")
     if born(envelope.incarnation) > now + MAX_AHEAD:
-        raise WireError("future", f"{sender} says that it began later than now")
+        raise WireError("future", f"the incarnation of {sender} is ahead of this hub's clock")
     if isinstance(message, m.Hello):
         if message.role != role:
-            raise WireError("forbidden", f"{sender} is no {message.role}")
+            raise WireError("forbidden", f"{sender} says that its role is {message.role}")
         if role == "learner" and message.policy != policy_of(sender):
             raise WireError("forbidden", f"{sender} is not the learner of {message.policy}")
         if message.address is not None and role not in SERVES:
-            raise WireError("forbidden", f"{sender} has no address: nobody connects to it")
+            raise WireError("forbidden", f"{sender} announces an address, but its role accepts no connections")
     elif isinstance(message, m.CheckpointOffer | m.RestoreRequest) and message.policy != policy_of(sender):
-        raise WireError("forbidden", f"{sender} may not say {message.kind} of {message.policy}")
+        raise WireError("forbidden", f"{sender} may not send {message.kind} for policy {message.policy}")

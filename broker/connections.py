@@ -1,9 +1,9 @@
-"""Connections that bring too much of what is not wanted, and are closed for it.
+"""Limits on what one connection may send, and closing a connection that exceeds them.
 
-libzmq holds what a connection sends until it is read or the connection closes: messages that nobody believes, topics
-that nobody publishes. It has no bound for their number, and cannot be told to close a connection; but a message tells
-the descriptor that it came by, and that belongs to this process. Invariant: nothing rests on what is counted here. An
-honest peer that is closed by mistake connects again by itself, and says again what was lost.
+libzmq keeps messages until they are read, and stores subscriptions until their connection closes, both without a bound
+on their number, and it has no call that closes a connection. But each message carries the file descriptor on which it
+arrived, and that descriptor belongs to this process. Invariant: correctness does not depend on these counts. An honest
+peer whose connection is closed by mistake reconnects by itself and repeats what was lost.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from pathlib import Path
 import zmq
 
 MAX_CONNECTIONS = 4096
-"""Connections that are counted at once; the oldest count is forgotten for a new one."""
+"""Most connections that are counted at the same time; a new one replaces the one whose last message is the oldest."""
 MAX_TOPIC = 128
-"""Bytes of a subscription: a name has at most 64, and ZMTP's handshake needs fewer than this too."""
+"""Most bytes of a subscription: a name has at most 64, and the messages of ZMTP's handshake fit as well."""
 MAX_SUBSCRIPTIONS = 64
-"""Most subscriptions and cancellations of one connection; a spoke sends three."""
+"""Most subscriptions and cancellations from one connection; a spoke sends three."""
 BYTES_RECEIVED = 128
-"""Where Linux's `struct tcp_info` has this count."""
+"""Offset of this field in Linux's `struct tcp_info`."""
 RECEIVE_BUFFER = 16 * 1024
-"""Bytes of subscriptions that the kernel holds of one connection: they are still read when it is closed."""
+"""Bytes that the kernel buffers for one connection: libzmq still reads them after the connection is shut down."""
 TURN = 32
-"""Subscriptions that are read before the other sockets, and what is due, have a turn."""
+"""Most subscriptions that are read before the reactor serves other sockets and timers."""
 
 
 class Limit:
-    """Counts messages by the connection that brought them, and closes one that brought more than `most`."""
+    """Counts the messages of each connection, and closes a connection that sent more than `most`."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._counts: dict[int, int] = {}
-        """By the inode of the connection's socket: unlike its descriptor, it names no later connection."""
+        """By the inode of the connection's socket: a later connection may reuse the descriptor, but not the inode."""
 
     def count(self, frame: zmq.Frame, weight: int = 1) -> None:
-        """Count the message that this frame is of."""
-        with suppress(zmq.ZMQError, OSError):  # its connection is closed already
+        """Count the message that this frame belongs to."""
+        with suppress(zmq.ZMQError, OSError):  # the connection is already closed
             descriptor = int(frame.get(zmq.SRCFD))
             inode = os.fstat(descriptor).st_ino
             count = self._counts.pop(inode, 0) + weight
@@ -54,7 +54,7 @@ class Limit:
 
 
 def _shut(descriptor: int) -> None:
-    """Shut a connection; libzmq reads its end and closes it. Takes no descriptor: there may be none left."""
+    """Shut a connection down; libzmq then reads its end and closes it. Opens no descriptor: none may be left."""
     connection = socket.socket(fileno=descriptor)
     try:
         connection.shutdown(socket.SHUT_RDWR)
@@ -63,26 +63,26 @@ def _shut(descriptor: int) -> None:
 
 
 class Unfinished:
-    """Finds connections whose message does not end: libzmq holds its frames, however many, until the last one came.
+    """Closes tcp connections of one local port whose message never ends: libzmq keeps its frames until the last one.
 
-    Looks at the tcp connections of one local port (on Linux). One may bring `most` bytes without a message of it being
-    read: more than libzmq reads ahead, where the messages are whole.
+    A connection may send `most` bytes without a message of it being read: more than libzmq reads ahead of whole
+    messages. Linux only.
     """
 
     def __init__(self, port: int, most: int) -> None:
         self._port, self._most = port, most
         self._whole: set[int] = set()
-        """Descriptors that a message was read from since the last look."""
+        """Descriptors from which a message was read since the last look."""
         self._since: dict[int, int] = {}
-        """By the inode of a connection: the bytes that it had brought when a message of it was read."""
+        """By the inode of a connection: the bytes that it had sent when a message of it was last read."""
 
     def read(self, frame: zmq.Frame) -> None:
-        """A whole message was read, of which this is a frame."""
+        """Note that the whole message to which this frame belongs was read."""
         with suppress(zmq.ZMQError):
             self._whole.add(int(frame.get(zmq.SRCFD)))
 
     def look(self) -> int:
-        """Close the connections that brought too much. Gives how many bytes they had brought."""
+        """Close the connections that sent too much. Returns how many bytes they had sent."""
         closed = 0
         since, self._since = self._since, {}
         whole, self._whole = self._whole, set()
@@ -111,21 +111,21 @@ class Unfinished:
 
 
 def _descriptors() -> list[int]:
-    """The descriptors of this process. None where the system does not list them, or has none left to do so."""
+    """List the descriptors of this process. Empty if the system cannot list them."""
     with suppress(OSError):
         return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
     return []
 
 
 class Subscriptions:
-    """What is sent to a hub's publisher: a hint that nothing rests on.
+    """Reads the subscriptions that spokes send to a hub's publisher, only to limit their number.
 
-    libzmq stores each topic (`XPUB_MANUAL` does as well), and reads all that are queued in one call: so the queue has
-    one place.
+    libzmq stores each topic (with `XPUB_MANUAL` as well), and one call reads everything that is queued: so the queue
+    has one place.
     """
 
     def __init__(self, publish: zmq.Socket[bytes]) -> None:
-        """Set the options of a publisher that is not bound yet."""
+        """Set the options of a publisher that is not yet bound."""
         publish.setsockopt(zmq.MAXMSGSIZE, MAX_TOPIC)
         publish.setsockopt(zmq.RCVHWM, 1)
         publish.setsockopt(zmq.RCVBUF, RECEIVE_BUFFER)
@@ -133,13 +133,13 @@ class Subscriptions:
         self._publish, self._limit = publish, Limit(MAX_SUBSCRIPTIONS)
 
     def read(self) -> None:
-        """Read a few, and close a connection that sent too many."""
+        """Read at most `TURN` subscriptions, and close a connection that sent too many."""
         with suppress(zmq.Again):
             for _ in range(TURN):
                 self._limit.count(self._publish.recv(zmq.NOBLOCK, copy=False))
 
 
 def give_back_memory() -> None:
-    """Have the C library return what is free: it keeps freed memory of large messages for the next ones."""
-    with suppress(AttributeError, OSError):  # another C library has no such call
+    """Ask the C library to return free memory to the system: it keeps the memory of large messages for later ones."""
+    with suppress(AttributeError, OSError):  # only glibc has this call
         ctypes.CDLL(None).malloc_trim(0)

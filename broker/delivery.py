@@ -21,7 +21,7 @@ MAX_BODY = 262_144
 MAX_LONG_TEXT = 64 * 1024
 """Most characters of one long text in a fact: a traceback, the last words of a process."""
 CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in range(32) if chr(code) not in "\n\t"}
-"""Of a long text: JSON would write each of these as six characters."""
+"""Translation table for long texts: JSON would write each control character as six characters."""
 MINT_CHARACTERS = 128 * 1024
 """Most of the tasks of one `mint` fact together (a single task may have more, up to `MAX_BODY`)."""
 BATCH_FACTS = 256
@@ -61,7 +61,7 @@ def body_text(body: Mapping[str, Any]) -> str:
 
 
 def shortened(text: str) -> str:
-    """Cut a long text to what a fact may hold: the middle is left out, and the text says so."""
+    """Cut a long text to the size that a fact may hold. The text says how much was cut out of its middle."""
     text = text.translate(CONTROL)
     if len(text) <= MAX_LONG_TEXT:
         return text
@@ -205,7 +205,7 @@ class Inbox:
 
     @property
     def settled(self) -> bool:
-        """Whether all that was received is on disk, so that the ledger tells what this inbox does."""
+        """Tell whether everything that was received is on disk, so that this inbox can be rebuilt from the ledger."""
         return self.received == self.durable
 
     def commit(self, sequence: int) -> None:

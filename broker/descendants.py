@@ -1,11 +1,11 @@
-"""Descendants: the processes that user code starts, and how the process that answers for them ends them.
+"""Descendants: the processes that user code starts, and how the responsible process ends them.
 
-After `adopt` a process becomes the parent of each descendant whose own parent ends, whatever session or group that
-descendant is in (Linux: PR_SET_CHILD_SUBREAPER). So nothing below it escapes by daemonising, and `end_children` ends
-all of it, level by level. Where the kernel has no subreapers only direct children are ended.
+After `adopt` a process becomes the parent of every descendant whose own parent ends, in whatever session or group that
+descendant is (Linux: PR_SET_CHILD_SUBREAPER). So no descendant escapes by daemonising, and `end_children` ends all of
+them, level by level. On a kernel without subreapers only direct children are ended.
 
-Invariant: a process signals only its own children. A child's pid cannot be given to another process before its parent
-has waited for it, and nobody but the caller of `end_children` waits, so no stranger is hit.
+Invariant: a process signals only its own children. The kernel reuses a child's pid only after its parent has waited for
+it, and only the caller of `end_children` waits, so no unrelated process gets a signal.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import NoReturn
 
 PR_SET_CHILD_SUBREAPER = 36
 ABORT_SECONDS = 1.0
-"""Between the signal that asks a guarded process to end and SIGKILL."""
+"""Seconds between the signal that asks a guarded process to end and SIGKILL."""
 
 
 def adopt() -> frozenset[int]:
-    """Answer for all descendants from now on. Returns the children that this process has already.
+    """Adopt all descendants from now on. Returns the children that this process already has.
 
-    If there are any (a shell that replaced itself by this program had started them) they are the caller's to keep, and
-    nothing is adopted: what they leave behind would come here too.
+    If it has any (a shell started them before it replaced itself by this program), the caller must keep them, and
+    nothing is adopted: their orphans would come to this process too.
     """
     before = frozenset(children())
     if not before and sys.platform == "linux":
@@ -43,20 +43,20 @@ def adopt() -> frozenset[int]:
 
 
 def children() -> dict[int, str]:
-    """The children of this process: pid -> state, as the letter that /proc has for it (Z: ended, not waited for)."""
-    parent, found = str(os.getpid()), {}
+    """Return the children of this process: pid -> state, the letter in /proc (Z: ended and not yet waited for)."""
+    parent, states = str(os.getpid()), {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            state, its_parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if its_parent == parent:
-                found[int(entry.name)] = state
-    return found
+            state, parent_pid = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if parent_pid == parent:
+                states[int(entry.name)] = state
+    return states
 
 
 def end_children(keep: Collection[int] = (), seconds: float = 2.0) -> None:
-    """Kill all children but those in `keep`, and what they leave to this process, until a look finds none.
+    """Kill all children except those in `keep`, and the orphans that this process adopts, until no child is left.
 
-    Gives up after `seconds`: a process that the kernel holds cannot be killed.
+    Gives up after `seconds`: a process in an uninterruptible system call cannot be killed.
     """
     deadline = time.monotonic() + seconds
     while (left := children().keys() - set(keep)) and time.monotonic() < deadline:
@@ -69,11 +69,11 @@ def end_children(keep: Collection[int] = (), seconds: float = 2.0) -> None:
 
 
 def guarded(main: Callable[[], int | None], lifeline: int | None = None) -> int:
-    """Run `main` in a fork; returns its exit status (negative: a signal) when it and all that it started are gone.
+    """Run `main` in a fork. Returns its exit status (negative: a signal) once it and all its descendants have ended.
 
-    The fork gets SIGABRT when `lifeline` closes, the signal itself when this process gets SIGTERM or SIGINT, and
-    SIGKILL a second later. If this process is killed the fork ends itself, and what it started. To be called in a
-    process with one thread; `main` runs in a session of its own.
+    When `lifeline` closes the fork gets SIGABRT; when this process gets SIGTERM or SIGINT the fork gets the same
+    signal; SIGKILL follows a second later. If this process is killed, the fork ends itself and its descendants. Call
+    this in a process with one thread; `main` runs in a session of its own.
     """
     before = adopt()
     wake_reader, wake_writer = os.pipe()
@@ -102,17 +102,17 @@ def guarded(main: Callable[[], int | None], lifeline: int | None = None) -> int:
 
 
 def leave_as(status: int) -> NoReturn:
-    """End this process with the status of another one: by the same signal, if it was one, and without a core file."""
+    """End this process with another process's exit status: if that is a signal, by this signal, without a core file."""
     if status < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with suppress(OSError, ValueError):  # SIGKILL has no handler to be taken away
+        with suppress(OSError, ValueError):  # SIGKILL cannot have a handler
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status if status >= 0 else 128 - status)
 
 
 def _attend(pid: int, wake: int, lifeline: int | None) -> int:
-    """Wait for the fork; ask it to end when it is time, and end it a second later."""
+    """Wait for the fork. Forward signals and the end of the lifeline to it, and kill it a second later."""
     poller = select.poll()
     poller.register(wake, select.POLLIN)
     if lifeline is not None:
@@ -138,7 +138,7 @@ def _attend(pid: int, wake: int, lifeline: int | None) -> int:
 
 
 def _become(main: Callable[[], int | None], guard: int) -> NoReturn:
-    """The fork: run `main` and leave at once, whatever threads it has left running."""
+    """Run `main` as the fork, then exit at once, also if threads of it still run."""
     status = 1
     try:
         os.setsid()
@@ -160,7 +160,7 @@ def _become(main: Callable[[], int | None], guard: int) -> NoReturn:
 
 
 def _end_without(guard: int) -> None:
-    """End this process and its descendants when the guard is gone."""
+    """End this process and its descendants when the guarding parent has ended."""
     with suppress(OSError):
         while os.read(guard, 64):
             pass

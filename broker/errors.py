@@ -44,9 +44,9 @@ class DamagedCheckpoint(RunError):  # noqa: N818 - reads as what happened
 
 
 def brief(value: object, limit: int = 40) -> str:
-    """Describe a foreign value for a message: short text and numbers as they are, of anything else the type alone.
+    """Describe a value from elsewhere for a message: short texts and numbers by value, everything else by its type.
 
-    `str` of a foreign value could recurse through a thousand levels, or print megabytes.
+    `str` of such a value could recurse through a thousand levels, or print megabytes.
     """
     if isinstance(value, str):
         return repr(value[:limit])

@@ -1,8 +1,8 @@
-"""Files of a run: opened only where they are regular files of their owner, and written whole or not at all.
+"""Files of a run: only regular files of their owner are opened, and a file is written whole or not at all.
 
-Invariants: opening a file follows no link, waits for nobody (a FIFO) and reads no more than its bound; a file that is
-created can be read by its owner alone. So what others put into a folder can neither hang a command, nor fill its
-memory, nor lead a write elsewhere.
+Invariants: opening a file follows no link and never waits (as a FIFO would make it); reading stops at the file's bound;
+only the owner can read a file that is created here. So files that others put into a folder can neither hang a command,
+nor fill its memory, nor redirect a write.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ from pathlib import Path
 from broker.errors import RequestError
 
 PARTIAL = ".partial"
-"""What a file is called while it is written."""
+"""Suffix of a file's name while it is written."""
 PRIVATE = 0o600
 SMALL = 1024 * 1024
-"""Bytes: the default bound of a file that is read whole."""
+"""Default bound, in bytes, of a file that is read whole."""
 
 
 def check(path: Path, most: int | None = None) -> None:
-    """RequestError unless `path` is a regular file of at most `most` bytes, of this user or its folder's owner.
-
-    OSError as of `lstat`, for example where there is none.
+    """Raise a RequestError unless `path` is a regular file of at most `most` bytes that this user or the folder's
+    owner owns. Raises the OSErrors of `lstat`, for example if there is no such file.
     """
     _judge(path, path.lstat(), most)
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, most: int | None = None) -> int:
-    """Open (or, with O_CREAT, create) a file as a descriptor. RequestError as of `check`; OSError as of `os.open`."""
+    """Open (or, with O_CREAT, create) a file and return its descriptor. Raises as `check` and `os.open` do."""
     try:
-        check(path, most)  # before it is opened: opening a device may do something to it
+        check(path, most)  # before opening: opening a device can have an effect on it
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
@@ -46,13 +45,13 @@ def open_file(path: Path, flags: int = os.O_RDONLY, most: int | None = None) -> 
 
 
 def read(path: Path, most: int = SMALL) -> bytes:
-    """The content of a file. RequestError as of `check`."""
+    """Return the content of a file. Raises as `check` does."""
     with os.fdopen(open_file(path, most=most), "rb") as file:
         return file.read(most)
 
 
 def create(path: Path) -> int:
-    """A new empty file as a descriptor for writing, in place of one that was left there. RequestError as of `check`."""
+    """Create an empty file, replacing one of the same name, and return its descriptor. Raises as `check` does."""
     with suppress(FileNotFoundError):
         check(path)
         path.unlink()
@@ -60,7 +59,7 @@ def create(path: Path) -> int:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The file under its name, with all of its content on disk. That the name stays needs `sync_folder`."""
+    """Write a file so that its name always has the whole content, synced to disk. `sync_folder` makes the name last."""
     with suppress(FileNotFoundError):
         check(path)
     partial = path.with_name(path.name + PARTIAL)
@@ -72,7 +71,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """What was written into a file is on disk."""
+    """Sync the content of a file to disk."""
     descriptor = open_file(path)
     try:
         os.fsync(descriptor)
@@ -81,7 +80,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """What was renamed or removed there stays so, also after a power cut."""
+    """Sync a folder to disk, so that renames and removals in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -90,10 +89,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """A folder that its owner alone may enter, or the one that is there. RequestError if it is a link."""
+    """Make a folder that only its owner may enter, unless it exists. RequestError if it is a link."""
     path.mkdir(mode=0o700, exist_ok=True)
     if not stat.S_ISDIR(path.lstat().st_mode):
-        raise RequestError(f"{path} is a link: put the folder itself there, or choose another --run-dir")
+        raise RequestError(f"{path} is a link: put the folder itself there, or choose another directory")
 
 
 def _judge(path: Path, status: os.stat_result, most: int | None) -> None:
@@ -102,7 +101,7 @@ def _judge(path: Path, status: os.stat_result, most: int | None) -> None:
     elif status.st_uid not in {os.geteuid(), path.parent.stat().st_uid}:
         wrong = f"belongs to another user (uid {status.st_uid})"
     elif most is not None and status.st_size > most:
-        wrong = f"has {status.st_size:,} bytes, which is more than such a file can have ({most:,})"
+        wrong = f"has {status.st_size:,} bytes, and such a file has at most {most:,}"
     else:
         return
     raise RequestError(f"{path} {wrong}: remove it, or name another directory")

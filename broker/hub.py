@@ -1,9 +1,9 @@
 """A hub: PULL and XPUB, bound by the process that owns what passes through them.
 
 The shell around `hubstate`: it reads frames, counts what it does not believe, and says what the state wants said.
-Invariants: sockets are touched on the reactor's thread only; what the role calls is locked and never waits for a
-socket; no message ends a role, whatever it makes our code raise; what is read in one turn, held of one message, and
-queued for the role is bounded, whoever sends it.
+Invariants: only the reactor's thread touches sockets; the methods that the role calls take a lock and never wait for a
+socket; no message ends a role, whatever exception reading it raises; the work of one turn, the memory of one message
+and the queue for the role are bounded, whatever is sent.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ MAX_FRAMES = m.MAX_ITEMS
 """Payload frames of one message that are kept to be looked at."""
 TURN = 32
 TURN_SECONDS = 0.05
-"""Messages that are read, and the time that they may take, before the other sockets, and what is due, have a turn."""
+"""Most messages, and most seconds, of reading before the reactor serves other sockets and timers."""
 QUEUE = 16
-"""Messages of one connection that libzmq reads ahead."""
+"""Messages that libzmq reads ahead from one connection."""
 MAX_REFUSED = 64
-"""Most refused messages, or MiB of them, of one connection; with more it is closed."""
+"""Most refused messages (each counts 1, and 1 more for each MiB) of one connection before it is closed."""
 MUCH_REFUSED = 16 * 1024 * 1024
-"""Bytes of refused messages after which memory is given back, once they have ceased."""
+"""Bytes of refused messages after which free memory is returned to the system, a second after the last of them."""
 MAX_QUEUED = 16_384
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""Deliveries that wait for the role, and their bytes. With more, nothing is read until the role has taken some: senders
-wait in their own sockets, and are not called silent meanwhile."""
+"""Most deliveries, and bytes of them, that wait for the role. At either limit the hub stops reading until the role has
+taken them: senders then wait in their own sockets, and none counts as silent meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Hub:
     """Binds at `address` at once (RequestError if it may not or cannot) and serves until the reactor closes.
 
     `queue` is the XPUB's limit per spoke, in messages: 4 where versions are published, more for small messages.
-    `max_payload` is the most bytes of a message's payload. libzmq closes a connection that brings a frame which is
-    larger than that and than a header may be. `last_sequence` tells how far the facts of a (source, incarnation) are
-    on disk; it is asked on the reactor's thread, once for each that says Hello.
+    `max_payload` is the most bytes of a message's payload. libzmq closes a connection that sends a frame larger than
+    both this and the largest header. `last_sequence` returns the last fact of a (source, incarnation) that is on disk;
+    the reactor's thread calls it once for each incarnation that says Hello.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Hub:
         self._reactor.wake()
 
     def set_env_steps_left(self, steps: int) -> None:
-        """What is left of the run's limit of env steps: the next pulses say it, whatever brings them."""
+        """Set what is left of the run's limit of env steps; the next pulses carry it, and no pulse is sent for it."""
         with self._lock:
             self._state.env_steps_left = steps
 
@@ -271,7 +271,7 @@ class Hub:
                 more = frame.more
                 size += len(frame)
                 frames.append(frame.buffer)
-                if len(frames) > MAX_FRAMES or size > self._max_payload:  # nothing more of it is kept
+                if len(frames) > MAX_FRAMES or size > self._max_payload:  # the rest of the message is discarded
                     self._discarding = more
                     self._refusals.count(header, MAX_REFUSED)
                     break
@@ -285,7 +285,7 @@ class Hub:
                 self._on_delivery()
 
     def _discard(self, source: zmq.Socket[bytes], until: float) -> bool:
-        """Read past the rest of a message that is too large. False if `until` came first."""
+        """Discard the rest of a message that is too large. Returns False if `until` passed first."""
         while self._discarding:
             if time.monotonic() > until:
                 return False
@@ -318,7 +318,7 @@ class Hub:
         self._refusals.count(frame, 1 + size // 2**20)
         self._refused_bytes += size
         self._refused_at = time.monotonic()
-        self.quarantine[error.reason] += 1  # after the sample: who sees that it grew finds one
+        self.quarantine[error.reason] += 1  # after the sample: a reader that sees the count grow finds the sample
 
     def _full(self) -> bool:
         return len(self._inbox) >= MAX_QUEUED or self._queued_bytes >= MAX_QUEUED_BYTES

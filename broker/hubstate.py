@@ -1,8 +1,8 @@
 """A hub's decisions, without sockets: what to believe of each spoke, and what to say to whom.
 
-Pure: messages and times come in, deliveries for the role and names to pulse come out. Invariants: what a spoke reads in
-its counters is a fact about what this hub received, and never runs ahead of what the role settled or made durable; an
-identity enters by a Hello alone, and what is held of all identities together is bounded, whatever they send.
+Pure: messages and times come in, deliveries for the role and names to pulse come out. Invariants: a spoke's counters
+say what this hub received from it, and never run ahead of what the role settled or made durable; only a Hello
+introduces an identity, and the state of all identities together is bounded, whatever they send.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PULSE_APART = 0.001
 stream of 256 KiB with a window of 32 lost a tenth of its rate for want of credit (docs/benchmarks.md)."""
 MAX_LAYOUTS = 64
 MAX_NAMES = 4096
-"""Names that are known at once. One that was lost or has left, and whose facts are on disk, makes room for another."""
+"""Most names at the same time. A new name replaces one that was lost or has left, and whose facts are all on disk."""
 MAX_SUPERSEDED = 1024
-"""Superseded incarnations whose facts are still taken. The oldest of which all facts are on disk makes room."""
+"""Most superseded incarnations whose facts are accepted. A new one replaces the oldest whose facts are on disk."""
 LOOK_EVERY = 0.1
-"""Seconds between two looks for those that have become silent."""
+"""Seconds between two checks for spokes that have become silent."""
 LOOK_LATE = 1.0
-"""Seconds between two looks from which on the hub itself was away: it rests for a quarter of a second at most."""
+"""Seconds between two checks that show that the hub itself was stopped: it waits a quarter of a second at most."""
 
 
 class Arrived(NamedTuple):
@@ -102,7 +102,7 @@ class HubState:
         liveness: Liveness | None = None,
         last_sequence: Callable[[str, str], int] = lambda _source, _incarnation: 0,
     ) -> None:
-        """`last_sequence` tells what the ledger has of a (source, incarnation); it is asked once for each."""
+        """`last_sequence` returns a (source, incarnation)'s last fact in the ledger; it is called once for each."""
         self.incarnation = incarnation
         self.liveness = liveness or Liveness()
         self.catch_up = CatchUp()
@@ -111,12 +111,12 @@ class HubState:
         self.version: tuple[int, int] | None = None
         self.crc = 0
         self.env_steps_left: int | None = None
-        """What the run's limit of env steps leaves, for the pulses to come."""
+        """What is left of the run's limit of env steps, for the next pulses."""
         self.dropped: Counter[str] = Counter()
         """Believed messages that were of no use, by reason (another incarnation's, replayed, unannounced ...)."""
         self.spokes: dict[str, _Spoke] = {}
         self.duplicates = 0
-        """Facts that came twice and were stored once."""
+        """How many facts arrived again; each was stored once."""
         self._last_sequence = last_sequence
         self._superseded: dict[tuple[str, str], Inbox] = {}
         self._looked_at = -LOOK_EVERY
@@ -135,7 +135,7 @@ class HubState:
         name, incarnation, message = envelope.sender, envelope.incarnation, envelope.message
         hello = isinstance(message, m.Hello)
         if envelope.hub != self.incarnation and not (hello and not self.liveness.holds(name, incarnation)):
-            # It may have been captured at the address of a hub that is gone, and be replayed: it introduces, no more.
+            # It may be a replay of a frame that was captured at an earlier hub's address: a Hello may only introduce.
             if hello:
                 self._changed.add(name)
             else:
@@ -146,7 +146,7 @@ class HubState:
         events: list[Delivery] = [*self._unsaid, *self.liveness.heard(name, incarnation, now, hello=hello)]
         self._unsaid = []
         if not self.liveness.holds(name, incarnation):
-            if name in self.spokes:  # an older one learns from the pulse that it was superseded
+            if name in self.spokes:  # an older incarnation learns from the pulse that it was superseded
                 self._changed.add(name)
             if not isinstance(message, m.Facts):
                 self.dropped["superseded" if name in self.spokes else "unannounced"] += 1
@@ -215,7 +215,7 @@ class HubState:
         return [FactsArrived(name, incarnation, first, items)] if items else []
 
     def _inbox(self, name: str, incarnation: str) -> Inbox | None:
-        """The facts of an incarnation that said Hello and is not forgotten."""
+        """Return the inbox of an incarnation that said Hello and was not forgotten."""
         spoke = self.spokes.get(name)
         if spoke is not None and spoke.incarnation == incarnation:
             return spoke.inbox
@@ -224,14 +224,14 @@ class HubState:
     # --- who is known ----------------------------------------------------------------------------------------------
 
     def _enter(self, name: str, incarnation: str) -> None:
-        """A new incarnation takes the name; facts of the one before are still taken. WireError if there is no room."""
+        """Give the name to a new incarnation; facts of the previous one are still accepted. WireError without room."""
         before = self.spokes.get(name)
         if before is None and len(self.spokes) >= MAX_NAMES:
             self._forget_name()
         if before is not None and len(self._superseded) >= MAX_SUPERSEDED:
             self._forget_superseded()
         inbox = self._superseded.get((name, incarnation)) or Inbox(self._last_sequence(name, incarnation))
-        self._superseded.pop((name, incarnation), None)  # there if its name was forgotten meanwhile
+        self._superseded.pop((name, incarnation), None)  # it is there if the name was forgotten meanwhile
         if before is not None:
             self._lost_before += before.settlement.lost
             self._superseded[name, before.incarnation] = before.inbox
@@ -252,9 +252,9 @@ class HubState:
         del self._superseded[key]
 
     def silent(self, now: float) -> list[Event]:
-        """Changes of those that have become silent, looked for every `LOOK_EVERY` seconds.
+        """Return the changes of spokes that have become silent; checks every `LOOK_EVERY` seconds.
 
-        While the hub was away (stopped, or it read nothing because its queue was full) no silence is counted.
+        Time in which the hub itself was stopped, or read nothing because its queue was full, does not count as silence.
         """
         away = now - self._looked_at
         if away < LOOK_EVERY:

@@ -1,9 +1,9 @@
 """Who is alive: a pure fold of what was heard and when.
 
-States: alive → suspect (silent for `suspect_after`) → lost (silent for `lost_after`); heard again in either, it has
-`returned` and is alive for all that follows; `left` after a Farewell; `forgotten` to make room for another name.
-Invariants: the events tell the whole state; of one name only the newest incarnation counts, and an older one is never
-heard again until its name is forgotten.
+States: alive → suspect (silent for `suspect_after`) → lost (silent for `lost_after`). A peer that is heard again in
+either state has `returned` and is alive; it has `left` after a Farewell, and is `forgotten` to make room for another
+name. Invariants: the events determine the whole state; only the newest incarnation of a name counts, and an older one
+is ignored until the name is forgotten.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Liveness:
         self.lost_after = lost_after
         self.peers: dict[str, Peer] = {}
         self._ended: dict[str, None] = {}
-        """Names that are lost or have left, in this order."""
+        """Names that are lost or have left, the earliest first."""
 
     def heard(self, name: str, incarnation: str, now: float, *, hello: bool) -> list[Event]:
         """A frame of `name` arrived. Only a Hello introduces an incarnation or replaces an older one."""
@@ -70,7 +70,7 @@ class Liveness:
         return [Event(name, incarnation, "returned")]
 
     def admits(self, name: str, incarnation: str) -> bool:
-        """Whether a Hello of this incarnation introduces the name, or replaces an older incarnation."""
+        """Tell whether a Hello of this incarnation introduces the name or replaces an older incarnation."""
         peer = self.peers.get(name)
         return peer is None or incarnation > peer.incarnation
 
@@ -89,7 +89,7 @@ class Liveness:
 
     @property
     def ended(self) -> str | None:
-        """The name that was lost or has left before all others."""
+        """The name that was lost or left first; None without any."""
         return next(iter(self._ended), None)
 
     def forget(self, name: str) -> Event:

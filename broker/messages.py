@@ -25,12 +25,12 @@ Incarnation = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """Start time by the run's clock (16 hex digits) and 64 random bits (16 hex digits): sorts by start time."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 VersionPart = Annotated[int, Field(ge=0, lt=2**53)]
-"""One more is a `Count` still, and every reader of JSON has it exactly."""
+"""The next version is still a `Count`, and every JSON reader represents it exactly."""
 Version = tuple[VersionPart, VersionPart]
 """(life, number), compared in that order."""
 RoleKind = Literal["launcher", "tracker", "learner", "actor", "endpoint", "dashboard"]
 MAX_STEPS = 2**32
-"""Agent steps of one fragment are fewer: no sum over a run leaves 63 bits."""
+"""One fragment has fewer agent steps than this, so that sums over a run fit into 63 bits."""
 MAX_ITEMS = 4096
 """Fragments, or facts, of one message."""
 MAX_RATES = 256
@@ -38,13 +38,13 @@ PhaseName = Literal["starting", "running", "stopping", "ended"]
 
 
 MAX_DEPTH = 32
-"""Levels of a plain value, which some code of ours, or of a user, will walk."""
+"""Most levels of a plain value: code that walks it may be recursive."""
 MAX_NOTE_VALUES = 100_000
 _plain_types = (type(None), bool, int, float, str, bytes)
 
 
 def count_plain(value: Any) -> int:
-    """How many values a plain value holds: maps, lists, numbers, text, bytes. ValueError if it is not plain."""
+    """Count the maps, lists, numbers, texts and bytes in a plain value. ValueError if it is not plain or too deep."""
     level: list[Any] = [(value,)]
     values = 0
     for _ in range(MAX_DEPTH):
@@ -70,7 +70,7 @@ def _check_note(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Plain = Annotated[Any, AfterValidator(_check_plain)]
-"""What no model describes: a layout, the note of a user's rollout. Its depth is bounded here, and nowhere else."""
+"""A value without a model: a layout, or the note of a user's rollout. Only this type bounds its depth."""
 
 
 class Message(BaseModel):
@@ -93,7 +93,7 @@ class Hello(Message):
     """Where the sender can be reached: a hub of its own (learners), or what it serves (endpoints: a URL)."""
     policy: Name | None = None
     sent_through: Count = 0
-    """The highest fragment sequence that left the sender on this socket, for the hub incarnation that it addresses."""
+    """The highest fragment sequence that the sender has sent on this socket to the addressed hub incarnation."""
     blocked: bool = False
     """Nothing under way was settled for a second: settle what is missing up to `sent_through` as lost."""
     version: Version | None = None
@@ -111,7 +111,7 @@ class FragmentItem(Message):
     """Agent steps in it."""
     task: Annotated[str, Field(max_length=256)] | None = None
     minted: bool = False
-    """The policy itself minted `task`: the life in the task's id says whether the policy still wants the fragment."""
+    """Whether the policy minted `task`: then the life in the task's id decides whether it still wants the fragment."""
     note: Annotated[dict[str, Any], AfterValidator(_check_note)] | None = None
     """A small plain mapping of the rollout's own (checked for size with the header)."""
     given_up: Text | None = None
@@ -198,7 +198,7 @@ class Farewell(Message):
     kind: Literal["farewell"] = "farewell"
     reason: Text = ""
     sent_through: Count = 0
-    """As in Hello: what is missing up to here will never come."""
+    """As in Hello: fragments up to here that have not arrived are lost."""
 
 
 # --- hub to spoke --------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Pulse(Message):
     version: Version | None = None
     crc: Count = 0
     env_steps_left: Count | None = None
-    """Of the tracker: what is left of the run's `stop.env_steps`, by the facts that `spoke.durable` counts."""
+    """The tracker's pulses: what is left of the run's `stop.env_steps`, by the facts that `spoke.durable` counts."""
     spoke: SpokeCounters | None = None
 
 

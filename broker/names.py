@@ -25,7 +25,7 @@ def topic(name: str) -> bytes:
 
 @lru_cache(4096)
 def role_of(name: str) -> str | None:
-    """The role that a name belongs to: launcher, tracker, learner-POLICY, actor-N, endpoint-NAME, dashboard-NAME."""
+    """Return the role of a name: launcher, tracker, learner-POLICY, actor-N, endpoint-NAME or dashboard-NAME."""
     role, _, rest = name.partition("-")
     if role in {"launcher", "tracker"}:
         return role if name == role else None
@@ -35,7 +35,7 @@ def role_of(name: str) -> str | None:
 
 
 def policy_of(name: str) -> str | None:
-    """The policy of a learner, by its name; None for everyone else."""
+    """Return the policy of a learner's name; None for every other role."""
     return name.removeprefix("learner-") if role_of(name) == "learner" else None
 
 
@@ -50,9 +50,9 @@ def new_token() -> str:
 
 
 def task_id(name: str, life: int) -> str:
-    """The id of the task that a policy's learner minted under this name in this life.
+    """Return the id of the task that a policy's learner minted under this name in this life.
 
-    `task_name` gives both back: a name that looks like an id of its own says its life in the first life too.
+    `task_name` inverts it: a name that itself looks like an id gets the mark of the life in the first life too.
     """
     return f"{name}{LIFE}{life}" if life > 1 or task_name(name) != (name, 1) else name
 

@@ -1,6 +1,6 @@
 """A spoke towards a learner: fragments up with credit, versions down.
 
-Invariants: at most `window` fragments are made and not settled; versions never go backwards.
+Invariants: at most `window` fragments are unsettled; versions never go backwards.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class _Batch:
 
 
 def packed_size(note: dict[str, Any]) -> int:
-    """Bytes of a note as it travels, or more where it has many values. TypeError or ValueError if it cannot travel.
+    """Return the bytes that a note takes in a message, or more if it has many values. TypeError or ValueError if it
+    cannot be sent.
 
     It is packed on the reactor's thread, where an error would end the role: it is refused here instead.
     """
@@ -78,13 +79,13 @@ def packed_size(note: dict[str, Any]) -> int:
         raise TypeError(f"a note holds plain values only: {error}") from error
     size = len(packed)
     if size > MAX_NOTE:
-        raise ValueError(f"a note of {size} bytes; at most {MAX_NOTE}")
+        raise ValueError(f"a note has {size} bytes; make it smaller: at most {MAX_NOTE}")
     try:
         values = m.count_plain(note)
     except ValueError as error:
         raise ValueError(f"a note {error}") from error
     if values > m.MAX_NOTE_VALUES:
-        raise ValueError(f"a note of {values:,} values; at most {m.MAX_NOTE_VALUES:,}")
+        raise ValueError(f"a note has {values:,} values; make it smaller: at most {m.MAX_NOTE_VALUES:,}")
     return max(size, values * MAX_NOTE // m.MAX_NOTE_VALUES)
 
 
@@ -158,11 +159,11 @@ class PolicySpoke(Spoke):
     ) -> bool:
         """Send the arrays as one fragment: a copy, or a Draft as it is, whose maker must not touch it again.
 
-        `minted`: the policy itself minted `task`. `given_up` says why nothing comes of it. False, and counted as
-        dropped, if there is no credit for it.
+        `minted` says that the policy itself minted `task`; `given_up` says why the task has no result. Returns False,
+        and counts the fragment as dropped, without credit.
 
-        TypeError or ValueError for arrays, steps, a note (at most 1 MiB, plain values by text keys) or a reason that
-        cannot travel. RequestError for a fragment that is larger than the learner reads.
+        Raises TypeError or ValueError for arrays, steps, a note (at most 1 MiB, plain values by text keys) or a reason
+        that cannot be sent, and RequestError for a fragment that is larger than the learner reads.
         """
         steps = index(steps)  # NumPy's whole numbers among them
         if not 0 <= steps < m.MAX_STEPS:

@@ -2,8 +2,8 @@
 
 It says Hello until the hub answers, then once a second; it believes the newest incarnation of the hub that it hears.
 Invariant: sockets are touched on the reactor's thread only; a changed address means new sockets and a Hello; the state
-that the role reads is behind one lock, and whoever waits for it waits with a deadline. No message and no address ends a
-role: what cannot be read or connected to is counted in `quarantine`.
+that the role reads is behind one lock, and every wait for it has a deadline; no message and no address ends a role:
+`quarantine` counts the messages that cannot be read and the addresses that cannot be connected to.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PATIENT_GREETING = 0.25
 SUSPECT_AFTER = 1.0
 LOST_AFTER = 10.0
 TURN = 32
-"""Messages that are read before the other sockets, and what is due, have a turn."""
+"""Most messages that are read before the reactor serves other sockets and timers."""
 
 HubLife = Literal["unknown", "alive", "suspect", "lost"]
 
@@ -147,7 +147,7 @@ class Spoke:
                 raise WireError("address", f"{brief(self.address)} cannot be connected to")
             self._subscribe.connect(addresses.publisher(self.address))
             self._push.connect(self.address)
-        except (WireError, zmq.ZMQError):  # the directory will name another
+        except (WireError, zmq.ZMQError):  # the directory will name another address
             self.quarantine["address"] += 1
         reactor.watch(self._subscribe, self)
 
@@ -177,7 +177,7 @@ class Spoke:
                 self._hear(envelope)
             except WireError as error:
                 self.quarantine[error.reason] += 1
-            except Exception:  # whatever a message makes our code raise, it ends no role
+            except Exception:  # no message may end a role, whatever exception reading it raises
                 self.quarantine["malformed"] += 1
 
     def _hear(self, envelope: Envelope) -> None:

@@ -42,7 +42,7 @@ class Feed:
             if not self._socket.poll(round(wait * 1000)):
                 return newest
             frames = self._socket.recv_multipart()
-            with suppress(Exception):  # whatever a message makes our code raise, the feed goes on with the next
+            with suppress(Exception):  # no message may end the feed, whatever exception reading it raises
                 newest = self._read(frames) or newest
             if time.monotonic() >= deadline:
                 return newest

@@ -45,7 +45,7 @@ class Spec:
     policy: str | None = None
     attempt: int = 0
     launch: int = 1
-    """When the launcher was started (ms, by the run's clock): tells one launch of a run directory from another."""
+    """When the launcher was started (ms, by the run's clock): distinguishes the launches of a run directory."""
     clock: int = 0
     """The run's clock (`broker.clock`)."""
 
@@ -87,7 +87,7 @@ class Gauge:
         return time.monotonic() - self._at >= STATUS_EVERY
 
     def read(self) -> dict[str, float | int | None]:
-        """Look now. Empty where the system does not say: it has no file descriptor left, for instance."""
+        """Measure the process now. Empty if the system gives no answer, for example without a free file descriptor."""
         self._at = time.monotonic()
         try:
             with self._process.oneshot():

@@ -1,7 +1,7 @@
-"""Texts and records that people wrote with tools of their own: editors, spreadsheets, other systems.
+"""Text files and records that users wrote with any tool: editors, spreadsheets, other systems.
 
-A text is UTF-8, with or without a byte order mark, or UTF-16 with one; its lines end as the tool liked. Records are
-JSON lines, or one JSON list. What cannot be read is one RequestError that names the file and, where there is one, the
+A text is UTF-8, with or without a byte order mark, or UTF-16 with one; any line ends are accepted. Records are JSON
+lines, or one JSON list. A file that cannot be read is one RequestError that names the file and, if there is one, the
 line.
 """
 
@@ -20,16 +20,16 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codec
 
 
 def path_error(error: OSError | ValueError) -> str:
-    """Why a path cannot be opened, in words that say how to repair it."""
+    """Say why a path cannot be opened, and how to repair that."""
     if isinstance(error, OSError):
         if error.errno == errno.ENAMETOOLONG:
             return "the path, or a name in it, is too long; choose a shorter one"
         return error.strerror or str(error)
-    return "a path holds no zero byte" if "null" in str(error) else str(error)
+    return "the path holds a zero byte; remove it" if "null" in str(error) else str(error)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file at `path`. RequestError for a path that no file can have."""
+    """Tell whether there is a file at `path`. RequestError for a path that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError) as error:
@@ -37,12 +37,12 @@ def exists(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; its lines end with a line feed."""
+    """Read the text of a file; its lines end with a line feed."""
     return decode(read_bytes(path), path)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file."""
+    """Read the content of a file. RequestError if it cannot be read."""
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
@@ -50,19 +50,21 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(content: bytes, path: Path) -> str:
-    """The text of a file's content; `path` is for the error."""
+    """Decode the content of a text file; an error names `path`."""
     mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: not {encoding.upper()} text (byte {len(mark) + error.start})") from None
+        raise RequestError(
+            f"{path}: not {encoding.upper()} text (byte {len(mark) + error.start}); save it as UTF-8"
+        ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def records(text: str, path: Path, max_characters: int) -> Iterator[tuple[str, Any]]:
-    """(place, value) of each record of a text, in order; empty lines are passed over.
+    """Yield (place, value) for each record of a text, in order; empty lines are skipped.
 
-    A record may have `max_characters` characters of JSON text, where it stands on a line of its own.
+    A line may have at most `max_characters` characters.
     """
     if text.lstrip().startswith("["):
         try:
@@ -70,11 +72,11 @@ def records(text: str, path: Path, max_characters: int) -> Iterator[tuple[str, A
         except json.JSONDecodeError as error:
             raise RequestError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
         except RecursionError:
-            raise RequestError(f"{path}: not JSON: it is nested too deeply") from None
+            raise RequestError(f"{path}: not JSON: it is nested too deeply; write one object a line") from None
         for number, value in enumerate(whole, start=1):
             yield f"{path}: item {number}", value
         return
-    for number, line in enumerate(text.split("\n"), start=1):  # JSON text may hold other line breaks, as U+2028
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
         if line.strip():
             yield f"{path}:{number}", _value(f"{path}:{number}", line, max_characters)
 

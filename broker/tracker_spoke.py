@@ -24,7 +24,7 @@ GATHER = 0.005
 """Facts wait this long (seconds) for company, unless there are already `COMPANY`."""
 COMPANY = 50
 MAX_WAITING = 64
-"""Assignments, and chunks of a checkpoint, that wait for the role to take them; it asks for one at a time."""
+"""Most assignments, and most chunks of a checkpoint, that wait for the role; it asks for one at a time."""
 
 
 class TrackerSpoke(Spoke):
@@ -47,14 +47,14 @@ class TrackerSpoke(Spoke):
         self.standings: bytes | None = None
         """The newest standings, JSON (if asked for)."""
         self.env_steps_left: int | None = None
-        """What is left of the run's limit of env steps, by the facts that are durable; None where there is none."""
+        """What is left of the run's limit of env steps, by the durable facts; None without a limit."""
         self._outbox = Outbox()
         self._gathering: float | None = None
         self._request = 0
         self._assignments: deque[m.Assignment] = deque(maxlen=MAX_WAITING)
         self._restore: m.RestorePoint | None = None
         self._chunks: dict[int, tuple[m.Chunk, bytes]] = {}
-        self._offers = born(identity.incarnation)  # so that no older incarnation's offer has the number of ours
+        self._offers = born(identity.incarnation)  # so that no offer of an older incarnation has the same number
         self._upload: Upload | None = None
         self._held: tuple[str, tuple[int, int], bytes] | None = None
         self.on_news: Any = None
@@ -215,7 +215,7 @@ class TrackerSpoke(Spoke):
     # --- on the reactor's thread -----------------------------------------------------------------------------------
 
     def _on_pulse(self, pulse: m.Pulse, counters: m.SpokeCounters | None, now: float) -> None:
-        self.env_steps_left = pulse.env_steps_left  # first: who sees a fact durable sees what it left
+        self.env_steps_left = pulse.env_steps_left  # before the counters: a fact seen durable is already subtracted
         if counters is not None and self.incarnation is not None:
             self._outbox.on_counters(self.incarnation, counters.received, counters.durable, now)
             if self._upload is not None:

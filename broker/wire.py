@@ -4,10 +4,10 @@
     to a spoke   [topic] [header] [payload]
 
 A header is a MAC (16 bytes), the run's public id (8 bytes) and one msgpack array: protocol version, sender, its
-incarnation, recipient, the hub incarnation that is addressed, kind, fields, digest of the payload. The MAC is keyed
-with the run token, which never travels, and is checked before anything parses the bytes that it covers. A payload is
-there only where the kind has one; several fragments may bring one each. Invariant: `decode` returns a message only when
-the MAC, the protocol, the recipient, every field, the sizes and the digest are right; everything else is a WireError
+incarnation, recipient, the addressed incarnation of the hub, kind, fields, digest of the payload. The run token is the
+key of the MAC and is in no frame; the MAC is checked before the bytes that it covers are parsed. Only some kinds have a
+payload; a message of several fragments may have one for each. Invariant: `decode` returns a message only when the MAC,
+the protocol, the recipient, every field, the sizes and the digest are right; everything else is a WireError
 whose `reason` is counted.
 """
 
@@ -34,12 +34,12 @@ MAX_PAYLOAD = 1024 * 1024 * 1024
 WITH_PAYLOAD = frozenset({"fragments", "parameters", "chunk", "standings"})
 MAX_FIELDS = 32
 SMALL_HEADER = 64 * 1024
-"""Most bytes of a header but for the kinds of `MAX_VALUES`."""
+"""Most bytes of a header, except for the kinds in `MAX_VALUES`."""
 MAX_VALUES = {
     "facts": 20_000, "fragments": 1_500_000, "parameters": 1_500_000, "directory": 50_000, "assignment": 20_000,
     "restore_point": 1_000,
 }  # fmt: skip
-"""Most values in a header that is larger, by its kind. A layout may have 100,000 arrays, a value or ten for each."""
+"""Most values in a larger header, by kind. A layout may have 100,000 arrays, with one to ten values each."""
 _PARTS = 8
 MAX_LISTED = 1_000
 MAC_SIZE = 16
@@ -48,7 +48,7 @@ _BODY = MAC_SIZE + RUN_ID_SIZE
 _SENDER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _INCARNATION = re.compile(r"[0-9a-f]{32}")
 _UP, _DOWN = b"headrace up", b"headrace down"
-"""BLAKE2b personalisations: a frame to a spoke is no frame to a hub, though one token keys both."""
+"""BLAKE2b personalisations: a frame to a spoke is not valid at a hub, though one token is the key of both."""
 
 
 class Envelope(NamedTuple):
@@ -61,7 +61,7 @@ class Envelope(NamedTuple):
     more: tuple[Payload, ...] = ()
     """The payloads of further fragments, where each came in a frame of its own."""
     hub: str | None = None
-    """To a hub: the incarnation of the hub that the sender addressed; None from one that has not heard the hub yet."""
+    """The addressed incarnation of the hub; None to a spoke, and from a spoke that has not heard the hub yet."""
 
 
 @dataclass(frozen=True)
@@ -91,26 +91,26 @@ def _is_incarnation(text: str) -> bool:
 
 
 def payload_digest(payload: Payload) -> bytes:
-    """Hash a payload. Its header carries the hash, so that the header's MAC vouches for the payload."""
+    """Hash a payload. The header carries the hash, so that its MAC covers the payload too."""
     return blake2b(payload, digest_size=16).digest()
 
 
 def _unpack(body: Payload) -> Any:
-    """The plain values of an authentic header. WireError for what is not msgpack, or too large for its kind."""
+    """Unpack the plain values of an authentic header. WireError if it is not msgpack, or too large for its kind."""
     try:
         if len(body) > SMALL_HEADER:
             return _unpack_large(body)
         return msgpack.unpackb(body, use_list=False, strict_map_key=True, ext_hook=_no_extension)
     except WireError:
         raise
-    except Exception as error:  # msgpack raises five kinds, none of which share more than Exception
+    except Exception as error:  # msgpack raises five classes that have only Exception in common
         raise WireError("malformed", "the header is not msgpack") from error
 
 
 def _unpack_large(body: Payload) -> Any:
-    """The same where it would cost much to be wrong: a byte of msgpack can become a map of 64 bytes.
+    """Unpack a large header with a limit on its values: one byte of msgpack can become a map of 64 bytes.
 
-    So the kind is read first, and there are as many values as it may have.
+    The limit depends on the kind, so the kind is read first.
     """
     left = _PARTS
 
@@ -118,7 +118,7 @@ def _unpack_large(body: Payload) -> Any:
         nonlocal left
         left -= 1 + len(node)
         if left < 0:
-            raise WireError("oversized", "a header of too many values")
+            raise WireError("oversized", f"the header has more values than one of {brief(kind)} may have")
         return node
 
     unpacker = msgpack.Unpacker(
@@ -142,7 +142,7 @@ def _unpack_large(body: Payload) -> Any:
 
 
 def _check_items(items: Any) -> None:
-    """WireError for fragments with so many fields that to say what is wrong with each would take seconds."""
+    """Raise a WireError for so many fragments or fields that validating each of them would take seconds."""
     if not isinstance(items, tuple) or len(items) > MAX_ITEMS:
         raise WireError("malformed", f"not 1 to {MAX_ITEMS} fragments")
     if any(isinstance(item, dict) and len(item) > MAX_FIELDS for item in items):
@@ -154,7 +154,7 @@ def _no_extension(code: int, _: bytes) -> Any:
 
 
 def _first_of(error: ValidationError) -> str:
-    """The first thing that is wrong with a message. To list a million others would cost more than to read it did."""
+    """Describe the first mistake in a message. Listing a million others would cost more than reading it did."""
     if error.error_count() > MAX_LISTED:
         return f"{error.error_count()} values are wrong"
     first = error.errors(include_url=False, include_input=False)[0]
@@ -172,7 +172,7 @@ class Codec:
         self._models: dict[str, TypeAdapter[Any]] = to_hub if side == "hub" else to_spoke
 
     def _keyed(self, direction: bytes) -> blake2b:
-        """The MAC's state after the key and the run id: copying it costs half of keying again."""
+        """Return the MAC's state after the key and the run id: copying it costs half as much as computing it again."""
         state = blake2b(key=bytes.fromhex(self.identity.token), digest_size=MAC_SIZE, person=direction)
         state.update(self._run_id)
         return state
@@ -198,14 +198,14 @@ class Codec:
         return b"".join((mac.digest(), self._run_id, body))
 
     def _authentic(self, header: Payload) -> Payload:
-        """The body of a header whose MAC is right. WireError for any other header."""
+        """Return the body of a header whose MAC is right. WireError for any other header."""
         if header[MAC_SIZE:_BODY] != self._run_id:
-            raise WireError("foreign", "another run's, or no frame of this protocol")
+            raise WireError("foreign", "it is from another run, or not a frame of this protocol")
         body = header[_BODY:]
         mac = self._hears.copy()
         mac.update(body)
         if not hmac.compare_digest(header[:MAC_SIZE], mac.digest()):
-            raise WireError("foreign", "names this run, but its MAC is wrong: the sender does not have the run token")
+            raise WireError("foreign", "it names this run with a wrong MAC: the sender does not have the run token")
         return body
 
     def decode(
@@ -217,7 +217,7 @@ class Codec:
         body = self._authentic(header)
         parts = _unpack(body)
         if not isinstance(parts, tuple) or len(parts) != _PARTS:
-            raise WireError("malformed", "the header has not eight parts")
+            raise WireError("malformed", "the header does not have eight parts")
         protocol, sender, incarnation, recipient, hub, kind, fields, digest = parts
         if type(protocol) is not int or protocol != PROTOCOL:
             raise WireError("protocol", f"version {brief(protocol)}; this is version {PROTOCOL}")
@@ -233,7 +233,7 @@ class Codec:
             raise WireError("malformed", f"fields are not a map of at most {MAX_FIELDS}")
         model = self._models.get(kind) if isinstance(kind, str) else None
         if model is None:
-            raise WireError("invalid", f"{brief(kind)} is no kind of message in this direction")
+            raise WireError("invalid", f"{brief(kind)} is not a kind of message in this direction")
         if kind == "fragments" and len(header) > SMALL_HEADER:
             _check_items(fields.get("items"))
         try:
@@ -247,7 +247,7 @@ class Codec:
             if size > MAX_PAYLOAD:
                 raise WireError("oversized", f"payload of {size} bytes")
             if kind != "fragments" and payload_digest(payload) != digest:
-                raise WireError("checksum", f"the payload of {kind} is not the one that its header vouches for")
+                raise WireError("checksum", f"the payload of {kind} does not match the digest in its header")
         elif payload is not None:
             raise WireError("malformed", f"{kind} takes no payload")
         if more and (kind != "fragments" or len(message.items) != 1 + len(more)):

@@ -1,9 +1,9 @@
-"""Whether what an environment gives is what its space says: shape, dtype, range.
+"""Checks that an environment's values conform to its spaces: shape, dtype and range.
 
-A value passes if nothing of it is lost when it is stored: its shape is the space's, its dtype casts within the kind
-(float64 to float32, whole numbers to a type that holds them), and indices and bits are in their range. A float is no
-index, a shorter array is not broadcast, and nothing is cut off. The bounds of a Box are not asked: many environments
-leave theirs. Rewards are finite numbers, flags are true or false.
+A value passes if it can be stored without loss: it has the space's shape, a dtype that casts within its kind (float64
+to float32, integers to a type that holds them), and indices and bits in their range. A float is not accepted as an
+index, and nothing is broadcast or cut off. The bounds of a Box are not checked, because many environments exceed
+theirs. Rewards are finite numbers, flags are true or false.
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ Array = np.ndarray[Any, Any]
 RESET = ("observation", "info")
 STEP = ("observation", "reward", "terminated", "truncated", "info")
 NO_ANSWER = object()
-"""In place of an answer that did not come."""
+"""Stands for the answer of a call that has not returned."""
 LARGEST_REWARD = float(np.finfo(np.float32).max)
 BOOL = np.dtype(bool)
 INDEX_TYPES = frozenset({int, *(np.dtype(code).type for code in "bhilqBHILQ")})
 
 
 class NotOfSpace(ValueError):  # noqa: N818 - failures are named as in broker.errors
-    """An environment gave a value that its space does not have. The text says what came and what was expected."""
+    """An environment returned a value that is not in its space. The text says what came and what was expected."""
 
-    def __init__(self, text: str, repair: str = "let the space say what is given, or give what it says") -> None:
+    def __init__(self, text: str, repair: str = "correct the space, or return what it describes") -> None:
         super().__init__(text)
         self.repair = repair
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a space says of one array. `low` and `high` bound the values of indices and bits; a Box has None there."""
+    """What a space requires of one array. `low` and `high` bound indices and bits; they are None for a Box."""
 
     name: str
-    """What the value is called in messages."""
+    """The value's name in messages."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     low: int | None = None
     high: int | None = None
 
     def fit(self, value: Any, count: tuple[int, ...] = ()) -> Array:
-        """The value as an array that can be stored without loss; `count` leads its shape. Raises NotOfSpace."""
+        """Return the value as an array that can be stored without loss. Its shape is `count` and then the space's.
+
+        Raises NotOfSpace.
+        """
         try:
             array: Array = np.asarray(value)
         except ValueError:  # nested sequences of unequal lengths
@@ -66,7 +69,7 @@ class Form:
         return array
 
     def refuse(self, value: Any, count: tuple[int, ...] = ()) -> NotOfSpace:
-        """The error that says so."""
+        """Return the error for a value that does not conform."""
         shape = [*count, *self.shape]
         expected = f"{self.dtype}{shape or ''}"
         if self.low is not None:
@@ -75,7 +78,7 @@ class Form:
 
 
 def brief(value: Any) -> str:
-    """A value in few words: of an array its dtype and shape, and its numbers where they are few."""
+    """Describe a value briefly: an array by dtype and shape, and by its numbers if it has at most four."""
     if isinstance(value, np.ndarray):
         few = 0 < value.size <= 4 and value.dtype.kind in "biuf"
         numbers = f" ({', '.join(f'{number:g}' for number in value.reshape(-1).tolist())})" if few else ""
@@ -86,7 +89,7 @@ def brief(value: Any) -> str:
 
 
 def flattener(space: spaces.Space[Any], name: str) -> Callable[[Any], list[Any]]:
-    """What turns an observation of a Dict or Tuple into its leaves, in the space's order. It raises NotOfSpace."""
+    """Return a function that lists the leaves of a (nested) observation in the space's order, or raises NotOfSpace."""
     if isinstance(space, spaces.Dict):
         keys = set(space.spaces)
         inner = [(key, flattener(part, f"{name}[{key!r}]")) for key, part in space.spaces.items()]
@@ -110,7 +113,7 @@ def flattener(space: spaces.Space[Any], name: str) -> Callable[[Any], list[Any]]
 
 
 def check_keys(value: Any, keys: Collection[str], name: str) -> None:
-    """NotOfSpace unless it is a mapping with exactly these keys."""
+    """Raise NotOfSpace unless the value is a mapping with exactly these keys."""
     if not isinstance(value, dict | Mapping):
         raise NotOfSpace(f"{name} is {brief(value)}, and its space says a mapping with {_listed(keys)}")
     if value.keys() != keys:
@@ -118,14 +121,14 @@ def check_keys(value: Any, keys: Collection[str], name: str) -> None:
 
 
 def check_mappings(*values: Any) -> None:
-    """NotOfSpace unless each part of an answer that has to be a mapping is one."""
+    """Raise NotOfSpace unless each of these parts of an answer is a mapping."""
     for value in values:
         if not isinstance(value, dict | Mapping):
-            raise NotOfSpace(f"a part of the answer is {brief(value)}, not a mapping", "give a dict")
+            raise NotOfSpace(f"a part of the answer is {brief(value)}, not a mapping", "return a dict")
 
 
 def rewards_of(values: Any, count: int) -> Array | None:
-    """The rewards of `count` copies as one array; None unless each is one number (`check_reward` says which is not)."""
+    """Return the rewards of `count` copies as one array; None if one is not a number (`check_reward` says which)."""
     try:
         array: Array = np.asarray(values)
     except ValueError:  # nested sequences of unequal lengths
@@ -134,38 +137,38 @@ def rewards_of(values: Any, count: int) -> Array | None:
 
 
 def finite(rewards: Array) -> bool:
-    """Whether all rewards (a row of float32) are finite: a sum of squares says so at a third of the cost."""
+    """Tell whether all rewards (a row of float32) are finite. A sum of squares costs a third of `isfinite`."""
     return math.isfinite(rewards.dot(rewards)) or bool(np.isfinite(rewards).all())
 
 
 def check_reward(value: Any, agent: str = "") -> float:
-    """The reward as a float; NotOfSpace unless it is one finite number (of float32)."""
+    """Return the reward as a float. NotOfSpace unless it is one number that is finite as a float32."""
     number: Array = np.asarray(value) if not isinstance(value, list | tuple) else np.empty(0)
     if number.shape != () or number.dtype.kind not in "fiub" or not abs(float(number)) <= LARGEST_REWARD:
-        raise NotOfSpace(f"{_whose(agent)}reward is {brief(value)}, not a finite number", "give one number")
+        raise NotOfSpace(f"{_whose(agent)}reward is {brief(value)}, not a finite number", "return one finite number")
     return float(number)
 
 
 def check_flag(value: Any, name: str, agent: str = "") -> bool:
-    """The flag `name` as a bool; NotOfSpace unless it is true or false (0 and 1 are)."""
+    """Return the flag `name` as a bool. NotOfSpace unless it is true or false, or 0 or 1."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
     number: Array = np.asarray(value) if not isinstance(value, list | tuple) else np.empty(0)
     if number.shape != () or number.dtype.kind not in "biuf" or float(number) not in {0.0, 1.0}:
-        raise NotOfSpace(f"{_whose(agent)}{name} is {brief(value)}, not True or False", "give a bool")
+        raise NotOfSpace(f"{_whose(agent)}{name} is {brief(value)}, not True or False", "return a bool")
     return bool(number)
 
 
 def check_flags(values: Any, count: int, name: str) -> Array:
-    """The flags `name` of `count` copies as bools; NotOfSpace unless they are that."""
+    """Return the flags `name` of `count` copies as an array that holds bools. NotOfSpace for any other value."""
     array: Array = np.asarray(values)
     if array.shape != (count,) or (array.dtype is not BOOL and not (array.dtype.kind in "biuf" and _bits(array))):
-        raise NotOfSpace(f"{name} is {brief(values)}, not bool[{count}]", "give one bool a copy")
+        raise NotOfSpace(f"{name} is {brief(values)}, not bool[{count}]", "return one bool for each copy")
     return array
 
 
 def unpacked(answer: Any, names: tuple[str, ...]) -> NotOfSpace | None:
-    """What is wrong with an answer of `reset` or `step` that could not be taken apart into `names`, if anything."""
+    """Return the error for an answer of `reset` or `step` that is not a sequence of `names`; None if it is one."""
     if answer is NO_ANSWER or (isinstance(answer, tuple | list) and len(answer) == len(names)):
         return None
     came = f"{len(answer)} values" if isinstance(answer, tuple | list) else type(answer).__name__
@@ -174,9 +177,9 @@ def unpacked(answer: Any, names: tuple[str, ...]) -> NotOfSpace | None:
 
 
 @lru_cache(256)
-def _casts(given: np.dtype[Any], expected: np.dtype[Any]) -> bool:
-    whole = given.kind in "biu" and expected.kind in "biu"  # their values are looked at
-    return whole or (given.kind in "biuf" and np.can_cast(given, expected, "same_kind"))
+def _casts(actual: np.dtype[Any], expected: np.dtype[Any]) -> bool:
+    integers = actual.kind in "biu" and expected.kind in "biu"  # the caller checks their range
+    return integers or (actual.kind in "biuf" and np.can_cast(actual, expected, "same_kind"))
 
 
 def _bits(array: Array) -> bool:

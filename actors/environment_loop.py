@@ -1,8 +1,8 @@
 """The loop of an actor that steps environments: act, step, send, and take up new versions between steps.
 
 Invariant: one forward pass per policy and step over the whole vector; every transition is counted once, in facts; a
-fragment carries the version that its first row acted with, so that its staleness is never understated; and where the
-run has a limit of env steps, no fragment begins after the limit was reached, as far as facts can tell.
+fragment carries the version that its first row acted with, so that its staleness is never understated; and no fragment
+begins after the durable facts say that the run's limit of env steps was reached.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class EnvironmentLoop:
     acting: list[Acting]
     agents: dict[str, str]
     actors: int = 1
-    """Actors of the run: they share its limit of env steps."""
+    """Number of actors of the run, which share its limit of env steps."""
     env_steps: int = 0
-    """Since the last progress fact."""
+    """Env steps since the last progress fact."""
     _progress_at: float = field(default_factory=time.monotonic)
     _flaw_reported: bool = False
     _rated: int = 0
     """Env steps since the last report."""
     _uncounted: deque[tuple[int, int]] = field(default_factory=deque)
-    """(sequence, env steps) of progress facts that are not known to be durable."""
+    """(sequence, env steps) of progress facts that are not yet known to be durable."""
 
     def run(self) -> None:
         """Step until the station says stop. EnvironmentFailed after it was recorded as a fact."""
@@ -163,10 +163,10 @@ class EnvironmentLoop:
         return True
 
     def _within_limit(self) -> bool:
-        """Whether the next fragment may begin. False when the run is ending.
+        """Tell whether the next fragment may begin; False when the run is ending.
 
-        Near the run's limit of env steps it begins once the steps of this actor are counted and some are left: so each
-        actor goes beyond the limit by one fragment at most.
+        Near the run's limit of env steps this waits until all steps of this actor are counted and some are left: so
+        each actor exceeds the limit by at most one fragment.
         """
         tracker = self.station.tracker
         if tracker.env_steps_left is None:
@@ -178,7 +178,7 @@ class EnvironmentLoop:
         return self.station.wait_for("tracker", "its env steps to be counted", self._counted)
 
     def _left(self) -> int:
-        """What is left of the limit, after progress that is durable was taken from the list of what is not counted."""
+        """Return what is left of the limit, and remove progress that is durable from `_uncounted`."""
         tracker, uncounted = self.station.tracker, self._uncounted
         durable, left = tracker.durable, tracker.env_steps_left
         while uncounted and uncounted[0][0] <= durable:
@@ -213,7 +213,7 @@ class EnvironmentLoop:
             return
 
     def _progress(self) -> None:
-        """Record what was played since the last progress fact."""
+        """Record the steps since the last progress fact as a new one."""
         dropped = {acting.name: acting.spoke.take_dropped() for acting in self.acting}
         if self.env_steps or any(dropped.values()):
             sequence = self.station.fact(

@@ -3,7 +3,7 @@
 As a program (`python -m actors.probe`) it reads a `Question` as JSON on standard input and writes the answer as JSON
 on standard output, or {"error": message} and exit status 2: the launcher never imports a user's environment.
 
-Invariant: standard output carries that one JSON line and nothing else, whatever the environment prints.
+Invariant: standard output carries only that one JSON line, whatever the environment prints.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from broker.errors import RequestError
 
 TRIED_TASKS = 8
 TASK_SECONDS = 5.0
-"""How long the source of a curriculum is waited for: what it gave until then is played."""
+"""Deadline of the curriculum's source. Tasks that it wrote until then are played."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of an environment."""
+    """The input of a probe."""
 
     environment: EnvironmentSettings
     play: bool = True
-    """Play it for a moment: an actor will. Otherwise its spaces are all that is asked."""
+    """Play the environment for a moment, because an actor will. Otherwise only its spaces are read."""
     copies: int = 1
     seed: int = 0
-    """The run's."""
+    """The run's seed."""
     curriculum: dict[str, Any] | None = None
-    """The resolved `[curriculum]`, where episodes are drawn tasks."""
+    """The resolved `[curriculum]`, if episodes are drawn tasks."""
     folder: str | None = None
-    """Where a curriculum's files are looked for."""
+    """The folder of the curriculum's files."""
 
     @classmethod
     def read(cls, text: str) -> Question:
-        """From JSON. Raises pydantic's ValidationError."""
+        """Read a question from JSON. Raises pydantic's ValidationError."""
         plain = json.loads(text)
         return cls(**{**plain, "environment": EnvironmentSettings.model_validate(plain["environment"])})
 
@@ -94,9 +94,9 @@ def _described(environment: VectorEnvironment, warnings: list[str]) -> dict[str,
 
 
 def _tasks(question: Question) -> tuple[list[Known], list[str]]:
-    """Some tasks of the curriculum's source, from its beginning to its end, and warnings about it.
+    """Return a few tasks from all of what the curriculum's source gives, and warnings about the source.
 
-    A source may hang or fall: it is asked as actors ask it, in a process of its own. RequestError: it is wrong.
+    The source may hang or crash, so it runs in a process of its own, as for actors. RequestError if it is wrong.
     """
     asked = {
         "curriculum": question.curriculum,
@@ -108,12 +108,12 @@ def _tasks(question: Question) -> tuple[list[Known], list[str]]:
         "most": TRIED_TASKS,
         "seconds": TASK_SECONDS,
     }
-    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # it ends itself
+    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # ends itself at its deadline
     answer, _ = process.communicate(json.dumps(asked).encode())
     tasks, unfit, end = read_answer(answer)
     if end["end"] == "request":
         raise RequestError(end["reason"])
-    warnings = [f"the curriculum's source gave what is no task: {unfit[0]}"] if unfit else []
+    warnings = [f"the curriculum's source gave a value that is not a task: {unfit[0]}"] if unfit else []
     if end["end"] in {"failed", "silent"}:
         reason = end.get("reason", f"it was not done within {TASK_SECONDS:g} s")
         warnings.append(f"the curriculum's source gave {len(tasks)} tasks, then: {reason}")
@@ -123,7 +123,7 @@ def _tasks(question: Question) -> tuple[list[Known], list[str]]:
 
 def main() -> int:
     """The program; its exit status."""
-    # Environments print (a greeting of a library's, a warning in C): what they write goes to standard error.
+    # Environments print (a library's greeting, a warning in C): their output goes to standard error.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with answer:

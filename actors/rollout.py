@@ -79,7 +79,7 @@ class Outcome:
     """(kind, body)"""
     result: Mapping[str, Any] | None = None
     missing: bool = False
-    """The result says only why there is none, by a fault of the surroundings: a resumed run runs the task again."""
+    """The surroundings failed, and the result only says why: a resumed run runs the task again."""
 
 
 class Rollout(Protocol):

@@ -24,9 +24,9 @@ def evaluation_seed(seed: int) -> int:
 
 
 def environment_seed(seed: int, copy: int) -> int:
-    """Seed of one copy of the environment, of an actor or an evaluation with this seed, however many copies it has.
+    """Return the seed of one copy of the environment of an actor or an evaluation, however many copies it has.
 
-    It fits a C int, which many simulators keep it in, also when a vector form counts up from it for its copies.
+    The seed fits a C int, in which many simulators keep it, also when a vector form counts up from it for its copies.
     """
     return seed_of(seed, copy) % (2**31 - 2**16)
 

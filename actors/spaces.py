@@ -29,7 +29,7 @@ OBSERVATIONS = "Box, Discrete, MultiBinary, and Dict or Tuple of these"
 ACTIONS = "Discrete, MultiDiscrete (one row) and Box of floats"
 MASKED = {"observation", "action_mask"}
 LARGEST_BOUND = 1e30
-"""A greater bound of a Box stands for none: spaces name the largest float where they mean infinity."""
+"""A larger bound of a Box counts as infinite: many spaces write the largest float for infinity."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Leaf:
     start: int = 0
 
     def form(self, whose: str = "observation", dtype: Any = None) -> Form:
-        """What a value of this leaf must be. `dtype` is a box's own, where it is known."""
+        """Return the form of this leaf's values. `dtype` is that of a Box, if known."""
         name = f"{whose} at {self.name!r}" if self.name else whose
         if self.n is not None:
             return Form(name, (), np.dtype(self.dtype), self.start, self.start + self.n - 1)
@@ -75,9 +75,9 @@ class ObservationSpec:
         return {leaf.name: f"observations/{leaf.name}" if leaf.name else "observations" for leaf in self.leaves}
 
     def encode(self, observation: Any) -> dict[str, np.ndarray]:
-        """One observation as the environment gave it, as {leaf: array of its shape and dtype}; a mask is left out.
+        """Convert an environment's observation to {leaf: array of its shape and dtype}, without a mask.
 
-        NotOfSpace (a ValueError) names the leaf that is not what the space says.
+        NotOfSpace (a ValueError) names the leaf that does not conform to the space.
         """
         if isinstance(observation, Mapping) and set(observation) == MASKED:
             observation = observation["observation"]
@@ -110,8 +110,8 @@ class ActionSpec:
     `shape` is that of one action: () discrete, (k,) multi_discrete, the box's own for a box. `nvec` is the number of
     choices, of each part: (n,) discrete, k numbers multi_discrete, () for a box. `low` and `high` are a box's bounds,
     flattened, infinite where there is none. `masked`: the environment says which choices are legal, by [sum(nvec)]
-    bools. `start` is what the environment's own choices are counted from; a policy's are counted from 0. `rescaled`: a
-    box's dimensions with two finite bounds are -1 to 1 for the policy.
+    bools. `start` is the first of the environment's choices; a policy counts choices from 0. `rescaled`: dimensions of
+    a box with two finite bounds are -1 to 1 for the policy.
     """
 
     kind: ActionKind
@@ -134,9 +134,8 @@ class ActionSpec:
         return sum(self.nvec)
 
     def to_environment(self, dtype: Any = None) -> Callable[[np.ndarray], np.ndarray]:
-        """What turns a policy's actions [B, ...] into the environment's own: offset, or rescaled and clipped.
-
-        `dtype` is the space's, where it is known.
+        """Return a function that converts a policy's actions [B, ...] to the environment's: offset, or rescaled and
+        clipped. `dtype` is the space's, if known.
         """
         kind = np.dtype(self.dtype if dtype is None else dtype)
         if self.kind != "box":
@@ -194,9 +193,9 @@ def action_spec(
     *,
     rescale: bool = False,
 ) -> ActionSpec:
-    """Describe an action space; a mask is looked for in `observation`. Raises UnsupportedSpace.
+    """Describe an action space; `observation` may have a mask for it. Raises UnsupportedSpace.
 
-    `rescale`: where a box has finite bounds, a policy's -1 to 1 stand for them.
+    With `rescale` a policy's -1 to 1 stand for the finite bounds of a box.
     """
     mask = None if observation is None else split_mask(observation)[1]
     if isinstance(space, spaces.Discrete):
@@ -250,7 +249,7 @@ def _leaf(path: Path, space: spaces.Space[Any], agent: str) -> Leaf:
 
 
 def _bounded(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Where both bounds are finite."""
+    """Return for each dimension whether both bounds are finite."""
     return np.asarray((np.abs(low) < LARGEST_BOUND) & (np.abs(high) < LARGEST_BOUND))
 
 

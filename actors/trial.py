@@ -1,8 +1,8 @@
-"""Playing an environment for a moment as an actor of the run would, before there is a run.
+"""A trial of an environment before the run: it is played for a moment as an actor would play it.
 
-Invariant: what is stepped here is what actors step (`VectorEnvironment`), with their seeds, types of actions, copies
-and resets; only the actions are drawn at random. Whatever an environment raises is one RequestError that says how to
-repair it. Where episodes are drawn tasks, some tasks may fail, but not all of them.
+Invariants: the trial steps the same `VectorEnvironment` as actors do, with their seeds, types of actions, copies and
+resets, and only draws its actions at random; an exception of the environment becomes one RequestError that says how to
+repair it. If episodes are drawn tasks, some tasks may fail, but not all of them.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from broker.errors import RequestError
 MOST_ROWS = 2000
 MOST_SECONDS = 2.0
 FEWEST_ROWS = 3
-"""Rows that are played however long they take."""
+"""Rows that are played even if they take longer than `MOST_SECONDS`."""
 LARGE = 100.0
-"""Observations beyond it are far from 1, near which networks learn."""
+"""Larger observations get a warning: networks learn well near 1."""
 FAR = 10.0
-"""Bounds of actions beyond it are out of reach of a policy that begins about 1 from 0."""
+"""Larger bounds of actions get a warning: a new policy's actions are about 1 from 0, and hardly reach them."""
 
 
 def play(settings: EnvironmentSettings, environment: VectorEnvironment, seed: int) -> list[str]:
-    """Play until every copy has ended an episode and begun another, or a bound is reached. Returns warnings.
+    """Play until every copy has ended an episode and begun another, or a limit is reached. Returns warnings.
 
-    RequestError: the environment raised, or gave what its spaces do not have.
+    RequestError if the environment raised, or returned a value that is not in its spaces.
     """
     largest = _largest_bounds(environment) if "observation" not in settings.normalise else {}
     try:
@@ -48,11 +48,11 @@ def play(settings: EnvironmentSettings, environment: VectorEnvironment, seed: in
         _play(environment, np.random.default_rng(seed), largest)
     except EnvironmentFailed as failure:
         raise _request(settings, failure) from failure
-    return [*_of_observations(largest), *_of_actions(environment)]
+    return [*_observation_warnings(largest), *_action_warnings(environment)]
 
 
 def check_tasks(settings: EnvironmentSettings, tasks: KnownTasks) -> list[str]:
-    """Warnings about the drawn tasks that were played. RequestError: none of those that ended could be played."""
+    """Return warnings about the tasks that were played. RequestError if every task that ended had failed."""
     failed, scored = sum(tasks.failures.values()), sum(map(len, tasks.scores.values()))
     if failed and not scored:
         text = f"none of {failed} tasks of the curriculum could be played; the last one: {tasks.trouble}"
@@ -61,7 +61,7 @@ def check_tasks(settings: EnvironmentSettings, tasks: KnownTasks) -> list[str]:
 
 
 def random_actions(spec: ActionSpec, masks: Array | None, count: int, random: np.random.Generator) -> Array:
-    """Actions [count, ...] as an untrained policy gives them: any legal choice, or a box's about 0."""
+    """Draw actions [count, ...] like those of an untrained policy: any legal choice, or normal around 0 for a box."""
     if spec.kind == "box":
         return random.standard_normal((count, *spec.shape), dtype=np.float32)
     weights = random.random((count, spec.mask_size)) + (0.0 if masks is None else masks)
@@ -83,7 +83,7 @@ def _play(environment: VectorEnvironment, random: np.random.Generator, largest: 
                 for agent, spec in environment.action_specs.items()
             }
         )
-        if all_ended:  # the row in which the last of them was reset
+        if all_ended:  # this row was the reset of the last copy
             return
         ended |= {episode.environment for episode in step.episodes}
         rows += 1
@@ -96,38 +96,38 @@ def _note(environment: VectorEnvironment, largest: dict[str, float]) -> None:
         for name, array in leaves.items():
             key = _name(agent, name)
             if key in largest and array.size:
-                largest[key] = float(np.maximum(largest[key], np.abs(array).max()))  # NaN stays
+                largest[key] = float(np.maximum(largest[key], np.abs(array).max()))  # np.maximum keeps NaN
 
 
 def _largest_bounds(environment: VectorEnvironment) -> dict[str, float]:
-    """The largest finite bound of each leaf that is a Box of other numbers than bytes, by its name in messages."""
-    found = {}
+    """Return the largest finite bound of each float Box among the leaves, by the leaf's name in messages."""
+    largest = {}
     for agent, space in environment.observation_spaces.items():
         for leaf, (_, part) in zip(
             environment.observation_specs[agent].leaves, leaf_spaces(split_mask(space)[0]), strict=True
         ):
             if isinstance(part, spaces.Box) and leaf.dtype == "float32":
                 bounds = np.abs(np.concatenate([part.low.reshape(-1), part.high.reshape(-1)]).astype(np.float64))
-                found[_name(agent, leaf.name)] = float(bounds.max(initial=0.0, where=bounds < LARGEST_BOUND))
-    return found
+                largest[_name(agent, leaf.name)] = float(bounds.max(initial=0.0, where=bounds < LARGEST_BOUND))
+    return largest
 
 
 def _name(agent: str, leaf: str) -> str:
     return f"{agent}'s observation at {leaf!r}" if leaf else f"{agent}'s observation"
 
 
-def _of_observations(largest: dict[str, float]) -> list[str]:
+def _observation_warnings(largest: dict[str, float]) -> list[str]:
     warnings = []
     for name, value in largest.items():
         if not math.isfinite(value):
-            warnings.append(f"{name} has values that are not finite: experience with them is refused")
+            warnings.append(f"{name} has values that are not finite, and experience with them is refused: repair them")
         elif value > LARGE:
             text = 'set environment.normalise = ["observation"], or scale it in the environment'
             warnings.append(f"{name} has values or bounds up to {value:g}, and networks learn near 1: {text}")
     return warnings
 
 
-def _of_actions(environment: VectorEnvironment) -> list[str]:
+def _action_warnings(environment: VectorEnvironment) -> list[str]:
     warnings = []
     for agent, spec in environment.action_specs.items():
         bounds = [abs(bound) for bound in (*spec.low, *spec.high)]
@@ -152,4 +152,4 @@ def _repair(text: str) -> str:
     for name in ("seed", "options"):
         if f"unexpected keyword argument '{name}'" in text:
             return f"let reset() take {name}: write def reset(self, *, seed=None, options=None)"
-    return "let reset and step do what a run asks of them"
+    return "repair reset or step there: every run calls them in this way"

@@ -189,12 +189,12 @@ class Station:
     def close(self, reason: str = "", timeout: float = 3.0) -> bool:
         """Flush the facts, say Farewell, terminate the context. True if every fact is durable."""
         flushed = self.tracker.flush(timeout)
-        self.tracker.farewell(reason, 1.0)  # who is not heard to leave is found to be silent
+        self.tracker.farewell(reason, 1.0)  # if it is lost, the tracker will find this role silent
         self.reactor.close()
         return flushed
 
     def leave(self, flushed: bool) -> None:
-        """The end of a role that ended well. RunError if its last facts were not written (`close` gave False)."""
+        """End a role that has done its work. RunError unless its last facts were written (`close` returned True)."""
         if not flushed:
             raise RunError(
                 f"{self.spec.role}: {self.tracker.unacknowledged} of its last facts were not written: the tracker is "

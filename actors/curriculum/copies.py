@@ -35,7 +35,7 @@ class Copy:
     """What both forms share: which task is played, in which environment."""
 
     def __init__(self, environment: Any, build: Build, tasks: Tasks) -> None:
-        """`environment` is the one without settings of its own, in slot 0; `build` makes one with, in another."""
+        """`environment`, in slot 0, has no settings of a task; `build` makes those that have, in other slots."""
         self._build, self._tasks = build, tasks
         self._spaces = self._spaces_of(environment)
         self._environments: OrderedDict[str, Any] = OrderedDict({"{}": environment})

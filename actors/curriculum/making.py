@@ -4,8 +4,8 @@
 `{"task", "label", "body"}` for each task, `{"unfit": reason}` for each item that is none, and at the end
 `{"end": "complete" | "more" | "failed" | "request", "reason": text}`.
 
-Invariant: standard output carries these lines and nothing else, whatever a source prints; the process is gone a second
-after its deadline, though nobody were there to end it; and what the source has started ends with it.
+Invariants: standard output carries only these lines, whatever a source prints; the process has ended a second after its
+deadline, even if its parent is gone; every process that the source started ends with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from broker.descendants import guarded, leave_as
 from broker.errors import RequestError
 
 COMMAND = [sys.executable, "-P", "-m", "actors.curriculum.making"]
-"""The program."""
+"""The command line of this program."""
 
 
 def seeded(seed: int, generation: str) -> np.random.Generator:
@@ -69,7 +69,7 @@ def answer(question: dict[str, Any], out: TextIO) -> None:
 
 
 def read_answer(answer: bytes) -> tuple[list[dict[str, Any]], list[str], dict[str, Any]]:
-    """What the program wrote: tasks, what is unfit, and the last line ("silent": it did not come)."""
+    """Read the program's output: tasks, errors of unfit tasks, and the last line ({"end": "silent"} without one)."""
     tasks: list[dict[str, Any]] = []
     unfit: list[str] = []
     for text in answer.split(b"\n"):

@@ -68,10 +68,10 @@ def rounded(score: float) -> float:
 
 
 class _InfoKey:
-    """A key of the last info; with several agents the mean over those whose info has it.
+    """Scores an episode by a key of its last info; with several agents by the mean over those whose info has the key.
 
-    A key that is there only after success would leave every failure without a score, and the tasks that are failed
-    would be evicted: an episode without it ends the run.
+    An episode without the key ends the run. Otherwise an environment that gives it only after success would leave
+    every failed episode without a score, and tasks that the policy fails would be evicted.
     """
 
     def __init__(self, key: str) -> None:
@@ -83,6 +83,6 @@ class _InfoKey:
         if not infos:
             has = ", ".join(map(str, info)) or "nothing"
             lacks = f"the last info of an episode of {played.label!r} has no {key!r} (it has: {has})"
-            repair = "give it in the last info of every episode, 0 where a task was failed"
+            repair = "put it into the last info of every episode, with 0 for a failed task"
             raise RequestError(f"curriculum.score {key!r}: {lacks}; {repair}")
         return rounded(sum(float(part[key]) for part in infos) / len(infos))

@@ -20,7 +20,7 @@ from broker.errors import RequestError
 from broker.text_files import read_text, records
 
 MAX_LINE = 1_000_000
-"""Characters: what is longer is no task."""
+"""Most characters of a line of a task list."""
 
 
 def generator_items(name: str, count: int, random: np.random.Generator) -> Iterator[Any]:

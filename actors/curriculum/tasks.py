@@ -63,7 +63,7 @@ def checked(item: Any) -> GivenTask:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as plain ones: an environment's levels easily have them."""
+    """Convert NumPy's numbers and arrays, which levels of environments often hold, to plain ones."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"it has a {type(value).__name__}")

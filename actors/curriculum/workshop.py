@@ -1,7 +1,7 @@
 """Generation work of one actor: the source is asked in a process of its own, and what it gave is said as facts.
 
-Invariant: the actor never waits for a source; when the deadline is past the process is ended, with all that it started,
-what it gave until then is minted, and the rest is a `generation_failed` that says so. One piece of work at a time.
+Invariants: the actor never waits for a source, and runs one at a time; after the deadline the process is ended with all
+that it started, the tasks that it wrote until then are minted, and a `generation_failed` reports that it was late.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Piece:
     work: m.LeasedTask
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
-    """Its standard error. A file, not a pipe: what it has started may hold it open."""
+    """Standard error of the process: a file, because a descendant of it could hold a pipe open."""
     deadline: float
     """Monotonic seconds."""
     answer: bytearray = field(default_factory=bytearray)
@@ -149,7 +149,7 @@ def _attend(piece: _Piece, question: bytes, seconds: float) -> None:
 
     def late() -> None:
         piece.late = True
-        process.terminate()  # its guard ends it, and what it started
+        process.terminate()  # its guard ends the source and all that it started
 
     clock = threading.Timer(seconds, late)
     clock.daemon = True

@@ -1,8 +1,8 @@
 """From single observations and actions to columns over many environments, without a decision left for the hot path.
 
-Invariant: every choice (leaf kinds, paths, masks, offsets) is made once, here, when the environment is made; what runs
-each step is a look at dtype and shape and an assignment into a buffer that already exists. A value that its space does
-not have is refused (`actors.conform`), so that an assignment casts (float64 becomes float32) and never broadcasts.
+Invariants: every choice (leaf kinds, paths, masks, offsets) is made once, when the environment is made, so that a step
+only compares dtype and shape and assigns into an existing buffer; a value that is not in its space is refused
+(`actors.conform`), so that an assignment may cast (float64 to float32) but never broadcasts.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from actors.spaces import (
 
 Write = Callable[[int, Any], None]
 MADE_SCALARS = 4096
-"""Most choices whose NumPy scalars are made beforehand."""
+"""Most choices of an action space whose NumPy scalars are made in advance."""
 
 
 class AgentColumns:
     """One agent's buffers over `count` environments: `arrays` (leaf -> [count, ...]) and `mask` ([count, n] or None).
 
-    `write(i, observation)` puts environment i's observation, as the environment gave it, into row i; it and `write_all`
-    raise NotOfSpace. `rows(actions)` turns a policy's [count, ...] actions into a sequence of `count` actions of the
-    environment's own, `batch` into one array of them.
+    `write(i, observation)` writes the observation that environment i returned into row i; it and `write_all` raise
+    NotOfSpace. `rows(actions)` converts a policy's actions [count, ...] to a sequence of `count` actions of the
+    environment's action space, `batch` to one array of them.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ def _leaf_writer(leaf: Leaf, array: Array, form: Form) -> Write:
         array[i] = value - start
 
     def write_array(i: int, value: Any) -> None:
-        # By identity, for NumPy has one object for each plain dtype. Everything else is looked at closely.
+        # NumPy has one object for each plain dtype, so identity suffices. `fit` checks everything else.
         try:
             same = value.dtype is dtype and value.shape == shape
-        except AttributeError:  # no array; asked for so, the type costs nothing in the usual case
+        except AttributeError:  # not an array; asking for its type first would cost time in the usual case
             same = False
         array[i] = value if same else form.fit(value)
 
@@ -145,7 +145,7 @@ def _masked_writer(write: Write, mask: Array, form: Form, name: str) -> Write:
         check_keys(observation, MASKED, name)
         write(i, observation["observation"])
         allowed = observation["action_mask"]
-        # A final observation often allows nothing, and no policy can draw from no choices: then everything is allowed.
+        # A final observation often allows no action, and no policy can draw from none: then all actions are allowed.
         if not _or_of_bits(allowed, form):
             mask[i] = True
         else:
@@ -155,19 +155,22 @@ def _masked_writer(write: Write, mask: Array, form: Form, name: str) -> Write:
 
 
 def _or_of_bits(value: Any, form: Form) -> Any:
-    """Whether any of the bits is set; NotOfSpace unless all are 0 or 1 (one reduction: it is 0 or 1 only then)."""
+    """Tell whether any bit is set. NotOfSpace unless all are 0 or 1: only then is their bitwise or 0 or 1."""
     dtype = form.dtype
     if type(value) is np.ndarray and value.dtype is dtype and value.shape == form.shape and dtype.kind in "iu":
-        found = np.bitwise_or.reduce(value, None)
-        if 0 <= found <= 1:
-            return found
+        union = np.bitwise_or.reduce(value, None)
+        if 0 <= union <= 1:
+            return union
     return form.fit(value).any()
 
 
 def _rows(
     spec: ActionSpec, space: spaces.Space[Any], batch: Callable[[Array], Array], count: int
 ) -> Callable[[Array], Sequence[Any]]:
-    """NumPy's scalars and arrays of the space's dtype, as Gymnasium's own vector forms hand them to each copy."""
+    """Return a function that splits actions into NumPy scalars or arrays of the space's dtype, one for each copy.
+
+    Gymnasium's own vector forms pass the same types to their copies.
+    """
     shape = (count, *spec.shape)
     split = _scalars(spec, space) or (lambda actions: list(batch(actions)))
 
@@ -180,7 +183,10 @@ def _rows(
 
 
 def _scalars(spec: ActionSpec, space: spaces.Space[Any]) -> Callable[[Array], Sequence[Any]] | None:
-    """Choices as NumPy's scalars, made once: they cannot be changed, and new ones at each step cost thrice as much."""
+    """Return a function that looks up NumPy scalars that were made once: making them at each step costs thrice as much.
+
+    Scalars are immutable, so copies may share them. None for spaces without choices, or with too many.
+    """
     if spec.kind != "discrete" or spec.nvec[0] > MADE_SCALARS:
         return None
     make = np.dtype(space.dtype).type

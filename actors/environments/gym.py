@@ -80,7 +80,7 @@ class GymEnvironments(_OneAgent):
     def __init__(self, environments: Sequence[Any], seed: int = 0, name: str = "", *, rescale: bool = False) -> None:
         """`environments` are gymnasium.Env, all alike. Raises UnsupportedSpace.
 
-        `name` is what messages call them; `rescale`: a policy's -1 to 1 stand for the finite bounds of a Box.
+        `name` names them in messages; with `rescale` a policy's -1 to 1 stand for the finite bounds of a Box.
         """
         first = environments[0]
         spaces = first.observation_space, first.action_space

@@ -42,9 +42,9 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 
 def make(settings: EnvironmentSettings, count: int, seed: int = 0, workers: WorkerIds = WORKERS) -> VectorEnvironment:
-    """`count` copies of the environment, to be reset with `seed`. Raises RequestError, UnsupportedSpace among them.
+    """Make `count` copies of the environment, to be reset with `seed`. Raises RequestError (also UnsupportedSpace).
 
-    `workers` numbers them, for constructors that ask for `worker_id`.
+    `workers` gives each copy a number, for constructors that take a `worker_id`.
     """
     if count < 1:
         raise RequestError(f"actors.environments is {count}: an actor needs at least one environment")
@@ -68,9 +68,9 @@ def make(settings: EnvironmentSettings, count: int, seed: int = 0, workers: Work
 
 
 def builder(settings: EnvironmentSettings) -> Callable[[int], Any]:
-    """What makes one gymnasium.Env or pettingzoo.ParallelEnv a call (AEC ones converted). Both raise RequestError.
+    """Return a function that takes a `worker_id` and makes one gymnasium.Env or pettingzoo.ParallelEnv.
 
-    It takes the environment's `worker_id`.
+    AEC environments are converted. Both this and the function raise RequestError.
     """
     construct = _constructor(settings)
 
@@ -128,17 +128,17 @@ def _registered(settings: EnvironmentSettings, name: str) -> Callable[[int], Any
 
 
 def _called(settings: EnvironmentSettings, call: Callable[..., Any], constructor: Any = None) -> Callable[[int], Any]:
-    """Calls it with the settings, and with the environment's number where its constructor (or itself) asks for that."""
+    """Return a function that calls `call` with the settings, and with the `worker_id` if its constructor takes one."""
     asks = WORKER_ID not in settings.settings and _asks(call if constructor is None else constructor)
     return lambda worker: call(**settings.settings, **({WORKER_ID: worker} if asks else {}))
 
 
 def _asks(constructor: Any) -> bool:
-    """Whether a constructor, or the entry point of a registered environment, has a parameter for its number."""
+    """Tell whether a constructor, or the entry point of a registered environment, has a parameter `worker_id`."""
     try:
-        found = load_env_creator(constructor) if isinstance(constructor, str) else constructor
-        return WORKER_ID in inspect.signature(found).parameters
-    except (ImportError, AttributeError, TypeError, ValueError):  # what is wrong with it is told when it is called
+        creator = load_env_creator(constructor) if isinstance(constructor, str) else constructor
+        return WORKER_ID in inspect.signature(creator).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):  # calling it will raise the same error
         return False
 
 

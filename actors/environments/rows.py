@@ -34,7 +34,7 @@ class Rows:
         *,
         name: str = "",
     ) -> None:
-        """`columns` are rewards, terminated, truncated, valid; `name` is the environment's in messages."""
+        """`columns` are rewards, terminated, truncated, valid; `name` names the environment in messages."""
         self.name = name
         self.seed = seed
         self.row = 0
@@ -73,12 +73,12 @@ class Rows:
     def failed(
         self, error: Exception, i: int, answer: Any = NO_ANSWER, *, resetting: bool = False
     ) -> EnvironmentFailed:
-        """Copy i raised in its transition of this row or in its reset, or its `answer` was none."""
+        """Return the error of copy i, which raised in its step or reset, or gave a wrong `answer` there."""
         method, names = ("reset", RESET) if resetting else ("step", STEP)
         cause = unpacked(answer, names) or error
-        made = 0 if resetting else self.length(i) - 1
+        step = 0 if resetting else self.length(i) - 1
         episode, seed = self._episode[i], self.seed_of(i)
-        return EnvironmentFailed(cause, seed, episode, made, i, method=method, name=self.name)
+        return EnvironmentFailed(cause, seed, episode, step, i, method=method, name=self.name)
 
     def place(self, i: int) -> tuple[int, int]:
         """The seed of copy i, and the rows since all copies were seeded."""

@@ -17,8 +17,9 @@ class EnvironmentSettings(BaseModel):
 
     `id` is a Gymnasium id ("CartPole-v1"), a PettingZoo module ("mpe2:simple_spread_v3", or with dots), or
     "package.module:callable". `normalise` names what is scaled by running statistics (by the policy's owner: the
-    environment itself gives raw values). `vector` asks for the environment's own vector form. `actions` says what a
-    policy's -1 to 1 stand for in a Box with finite bounds: the bounds ("rescale"), or themselves ("clip").
+    environment itself gives raw values). `vector` asks for the environment's own vector form. `actions` says how a
+    policy's actions reach a Box with finite bounds: -1 to 1 are mapped to the bounds ("rescale"), or only clipped to
+    them ("clip").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,7 +32,7 @@ class EnvironmentSettings(BaseModel):
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Self:
-        """From a resolved run file that has an `[environment]`."""
+        """Read them from a resolved run file that has an `[environment]`."""
         environment = run["environment"]
         return cls(
             id=environment["id"],

@@ -99,7 +99,7 @@ class VectorEnvironment(Protocol):
 
 
 class EnvironmentFailed(RunError):  # noqa: N818  the tree's errors say what happened
-    """An environment raised in `reset` or `step`, or gave there what its space does not have.
+    """An environment raised in `reset` or `step`, or returned a value there that is not in its space.
 
     `seed` is the one that environment `environment` was seeded with, `episode` counts its resets since (from 0), `step`
     the env steps made in that episode: enough to play up to the same place. `traceback` is the environment's own, as

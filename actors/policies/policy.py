@@ -56,7 +56,7 @@ class Policy:
     ) -> tuple[Array, Array]:
         """Actions [B, ...] and their log-probabilities float32 [B] for observations {leaf: [B, ...]}.
 
-        `masks` bool [B, n] allow actions. Actions of a box are neither rescaled nor clipped: see
+        `masks` bool [B, n] allow actions. Actions of a box are neither rescaled nor clipped here: see
         `ActionSpec.to_environment`.
         """
         parameters = self.parameters(observations)

@@ -1,7 +1,7 @@
-"""The HTTP client of one endpoint: openai's, which follows no redirect and reads no more than an answer can be.
+"""The HTTP client of one endpoint: openai's client, without redirects and with a bound on responses.
 
-Invariant: a response's body is bounded before and after it is decompressed, whatever its status (a megabyte of gzip may
-hold a gigabyte); aiohttp bounds the headers. What is sent goes to the address of the run file alone.
+Invariants: a response's body is bounded before and after decompression, whatever its status (a megabyte of gzip may
+hold a gigabyte), while aiohttp bounds the headers; requests go only to the URL of the run file.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from actors.prompts.settings import is_loopback
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 """Ten times the longest answer of today's models (128,000 tokens are about 700 KB of JSON)."""
 ENCODINGS = ("", "identity", "gzip", "deflate")
-"""Those that are asked for. Each layer of several would multiply what a small body can become."""
+"""Accepted content encodings. Several layers of encoding would multiply the size that a small body can expand to."""
 
 
 class BoundedClient(openai.DefaultAioHttpClient):
-    """Measured: a call costs 1.3 ms of a core as `chat.completions.create` over the default transport, 0.5 so."""
+    """An aiohttp client that bounds responses. A call costs 0.5 ms of a core; openai's default transport costs 1.3."""
 
     async def send(self, request: Any, **how: Any) -> Any:
-        """The response, with its body read. PermanentFailure for one that is too large."""
+        """Send a request and read the whole response. PermanentFailure if the response is too large."""
         response = await super().send(request, **{**how, "stream": True, "follow_redirects": False})
         try:
             encoding = response.headers.get("content-encoding", "").strip().lower()
             if encoding not in ENCODINGS:
-                raise PermanentFailure(f"its response is encoded as {encoding[:80]!r}, which was not asked for")
+                raise PermanentFailure(f"its response is encoded as {encoding[:80]!r}, which was not requested")
             body = bytearray()
             async for piece in response.aiter_bytes():
                 body += piece
@@ -36,12 +36,12 @@ class BoundedClient(openai.DefaultAioHttpClient):
                     raise PermanentFailure(f"its response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB")
         finally:
             await response.aclose()
-        response.headers.pop("content-encoding", None)  # of the body as it was sent, not as it was read
+        response.headers.pop("content-encoding", None)  # `body` is already decoded
         return type(response)(response.status_code, headers=response.headers, content=bytes(body), request=request)
 
 
 def make_client(base: str, key: str) -> openai.AsyncOpenAI:
-    """A client for the endpoint at `base`. It tries nothing again, and has no time limit of its own."""
+    """Make a client for the endpoint at `base`. The client itself never retries and has no timeout."""
     http = BoundedClient(
         timeout=None,
         trust_env=not is_loopback(base),

@@ -1,6 +1,6 @@
-"""What an endpoint's response says: the text of a completion, or a fault in the endpoint's own words; and its usage.
+"""Reading an endpoint's response: the text of a completion or a fault in the endpoint's words, and the token usage.
 
-Invariant: pure, and never raises: any body of any status is a text or a fault that quotes it.
+Invariant: pure, and never raises: every body with any status is a text, or a fault that quotes the body.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from actors.prompts.failures import EVENT_STREAM, STATUS_OF_CODE, Fault
 from actors.scoring.thoughts import without_thoughts
 
 QUOTED = 300
-"""Characters of a response that a reason quotes."""
+"""Most characters of a response that a reason quotes."""
 MAX_TOKENS = 100_000_000
-"""Of one call: more than any model takes, so that a greater number is no count."""
+"""Most tokens of one call: more than any model takes. A larger number is ignored."""
 UNFINISHED = {
     "length": "max_tokens were used up before the answer began",
-    "tool_calls": "it calls a tool in place of an answer",
-    "function_call": "it calls a function in place of an answer",
-    "content_filter": "the endpoint's content filter took the answer away",
+    "tool_calls": "it calls a tool instead of answering",
+    "function_call": "it calls a function instead of answering",
+    "content_filter": "the endpoint's content filter removed the answer",
 }
-"""Reasons to finish with which an empty content is no answer. It is the candidate's: another template may fare better
-under the same settings, and to leave such trials out would leave out the questions that a template makes too hard."""
+"""Finish reasons with which an empty content is a failure of the template: another template may do better under the
+same settings, and leaving such trials out would leave out the questions that a template makes too hard."""
 
 
 class Reply(NamedTuple):
-    """A response as it was read. Tokens are None where the response gives no usable number."""
+    """What was read from a response. Tokens are None if the response has no usable number."""
 
     text: str | None
     fault: Fault | None = None
     unfinished: str | None = None
-    """Why the text is none, where the model ended without an answer."""
+    """Why there is no text, if the model ended without an answer."""
     tokens_in: int | None = None
     tokens_out: int | None = None
 
@@ -66,28 +66,28 @@ def read_reply(status: int, content_type: str, body: bytes) -> Reply:
     if not text and isinstance(finish, str) and finish in UNFINISHED:
         return Reply(None, None, f"finish_reason {finish!r}: {UNFINISHED[finish]}", *tokens)
     if content and not text:
-        return Reply(None, None, f"the reply is a thought without an answer behind it: {quoted(content)}", *tokens)
+        return Reply(None, None, f"the reply is a thought without an answer after it: {quoted(content)}", *tokens)
     return Reply(text, None, None, *tokens)
 
 
 def quoted(text: str) -> str:
-    """The beginning of a text in one line, without control characters."""
+    """Return the beginning of a text as one line without control characters."""
     line = " ".join("".join(part if part.isprintable() else " " for part in text[: 8 * QUOTED]).split())
     return line if len(line) <= QUOTED else f"{line[: QUOTED - 1]}…"
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content: it may be a text, or parts, of which those of a thought are left out."""
+    """Return the text of a message's content: a text or a list of parts, without the parts that are thoughts."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise TypeError("a content is a text, or a list of parts")
+        raise TypeError("a content is either a text or a list of parts")
     texts = [part if isinstance(part, str) else part.get("text") for part in content]
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def _error_in(whole: dict[str, Any], body: bytes) -> Fault | None:
-    """The error that a JSON body tells, whatever its status; None if there is none."""
+    """Return the error in a JSON body, whatever its status; None if it has no error."""
     choices = whole.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     error = whole.get("error") or (whole if whole.get("object") == "error" else None)
@@ -97,8 +97,8 @@ def _error_in(whole: dict[str, Any], body: bytes) -> Fault | None:
     if not isinstance(error, dict):
         return Fault(None, error if isinstance(error, str) else _quoted_body(body))
     message, code, kind = error.get("message"), error.get("code"), error.get("type")
-    told = message if isinstance(message, str) and message else _quoted_body(body)
-    return Fault(_status(code), told, " ".join(word for word in (code, kind) if isinstance(word, str)))
+    text = message if isinstance(message, str) and message else _quoted_body(body)
+    return Fault(_status(code), text, " ".join(word for word in (code, kind) if isinstance(word, str)))
 
 
 def _status(code: Any) -> int | None:
@@ -111,16 +111,16 @@ def _not_json(status: int, content_type: str, body: bytes) -> Fault:
     if status >= 300:
         return Fault(status, _quoted_body(body))
     if content_type.startswith("text/event-stream") or body.lstrip().startswith((b"data:", b"event:")):
-        told = f"its response is an event stream, which was not asked for: {_quoted_body(body)}"
-        return Fault(None, told, EVENT_STREAM)
-    kind = quoted(content_type.partition(";")[0]) or "something of no type"
-    return Fault(None, f"its response is no chat completion but {kind}: {_quoted_body(body)}")
+        message = f"its response is an event stream, which was not requested: {_quoted_body(body)}"
+        return Fault(None, message, EVENT_STREAM)
+    kind = quoted(content_type.partition(";")[0]) or "without a content type"
+    return Fault(None, f"its response is not a chat completion ({kind}): {_quoted_body(body)}")
 
 
 def _no_completion(status: int, body: bytes) -> Fault:
     if status >= 300:
         return Fault(status, _quoted_body(body))
-    return Fault(None, f"its response is no chat completion: {_quoted_body(body)}")
+    return Fault(None, f"its response is not a chat completion: {_quoted_body(body)}")
 
 
 def _quoted_body(body: bytes) -> str:
@@ -128,7 +128,7 @@ def _quoted_body(body: bytes) -> str:
 
 
 def _count(value: Any) -> int | None:
-    """A number of tokens as a whole number (50.0 is 50); None for anything that is none."""
+    """Return a number of tokens as an integer (50.0 is 50); None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TOKENS:
         return None
     return math.ceil(value)

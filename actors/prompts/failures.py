@@ -1,10 +1,10 @@
-"""Why a call failed, whether another try can help, and whether its failure says anything about the template.
+"""Classification of failed calls: whether a retry can help, and whether the failure says anything about the template.
 
-A call that fails through the *candidate* (a context that is too long, a content filter, an answer that never began) is
-a measurement: its trial is a reward of 0. A call that fails through its *surroundings* (an account without credit, an
-outage) measures nothing: its trial is missing, and `Missing` names what failed.
+A call that fails because of the *candidate* (its context is too long, a content filter removes the answer, the answer
+never begins) is a measurement: its trial has a reward of 0. A call that fails because of its *surroundings* (an account
+without credit, an outage) measures nothing: its trial is missing, and `Missing` names the cause.
 
-Invariant: pure. What an endpoint said is judged by its status and its words, never by when it said so.
+Invariant: pure. A fault is classified by its status and its words, never by its time.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import re
 from typing import Literal, NamedTuple
 
 Missing = Literal["account", "endpoint", "time", "agent", "grader"]
-"""What failed where a trial is missing: the account has no credit, the endpoint cannot answer, the time was over, the
-user's agent raised, or the user's grader gave no reward."""
+"""Why a trial is missing: the account has no credit, the endpoint cannot answer, the time limit passed, the user's
+agent raised, or the user's grader returned no reward."""
 Verdict = Literal["again", "candidate", "account", "endpoint", "key", "request"]
-"""Try again; a measurement; two faults of the surroundings; a wrong key; a request that is wrong for every prompt."""
+"""What to do about a fault: retry; count a measurement; count a missing trial (its account or endpoint failed); end the
+run (a wrong key, or a request that is wrong for every prompt)."""
 
 ACCOUNT = re.compile(
     r"insufficient[ _](quota|balance|credit|funds)|billing[ _](hard[ _]limit|not[ _]active)|credit balance is too low"
@@ -32,7 +33,7 @@ FILTERED = re.compile(
     r"content[ _]?(filter|policy|management)|moderation|flagged|safety|responsible ?ai", re.IGNORECASE
 )
 EVENT_STREAM = "event_stream"
-"""The code of a fault that the endpoint streams its answer, which was not asked for."""
+"""The code of the fault that the endpoint streams an answer although no stream was requested."""
 STATUS_OF_CODE = {
     "context_length_exceeded": 400,
     "invalid_api_key": 401,
@@ -41,11 +42,11 @@ STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
     "server_error": 500,
 }
-"""Statuses of errors that come under status 200 with a word in place of a number."""
+"""Statuses for error codes in words, which some endpoints send under status 200."""
 
 
 class CallFailed(Exception):  # noqa: N818 - reads as what happened
-    """A chat completion that could not be had; its text is the reason. `missing`: None if it is a measurement."""
+    """A chat completion failed, for the reason in the text. `missing` is None if the failure is a measurement."""
 
     def __init__(self, reason: str, missing: Missing | None = "endpoint") -> None:
         super().__init__(reason)
@@ -53,11 +54,11 @@ class CallFailed(Exception):  # noqa: N818 - reads as what happened
 
 
 class PermanentFailure(CallFailed):
-    """Another try would fail alike."""
+    """A retry would fail in the same way."""
 
 
 class TransientFailure(CallFailed):
-    """Another try may succeed, after `after` seconds if the endpoint said so."""
+    """A retry may succeed, after `after` seconds if the endpoint named a delay."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -65,20 +66,20 @@ class TransientFailure(CallFailed):
 
 
 class ConnectionFailed(TransientFailure):
-    """No process listens at the address: nothing was sent."""
+    """No process listens at the address, so nothing was sent."""
 
 
 class Fault(NamedTuple):
-    """What an endpoint said in place of a completion. `status` is None for an error without one, under status 200."""
+    """What an endpoint sent instead of a completion. `status` is None for an error under status 200 that names none."""
 
     status: int | None
     message: str
     code: str = ""
-    """Its error code and type, as words."""
+    """The endpoint's error code and type."""
 
 
 def verdict(fault: Fault, *, served: bool) -> Verdict:
-    """What follows from a fault. `served`: whether this endpoint has answered a request before."""
+    """Classify a fault. `served` tells whether this endpoint has answered a request before."""
     status, words = fault.status, f"{fault.code} {fault.message}"
     if status == 401:
         return "key"
@@ -96,5 +97,5 @@ def verdict(fault: Fault, *, served: bool) -> Verdict:
         return "candidate"
     if status < 400 or status in {403, 404, 405, 410}:
         return "endpoint" if served else "request"
-    # Any other refusal is of what was sent, if the endpoint answers other requests.
+    # If the endpoint answers other requests, any other refusal is about this prompt.
     return "candidate" if served else "endpoint"

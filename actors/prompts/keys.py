@@ -51,7 +51,7 @@ def source(name: str, endpoint: Mapping[str, Any]) -> str:
 
 
 def hidden(text: str, key: str) -> str:
-    """The text with the key blackened, plain or as it stands in JSON."""
+    """Replace the key in a text by `***`, both in plain form and as JSON writes it."""
     if key == NONE or len(key) < 4:
         return text
     escaped = json.dumps(key)[1:-1]

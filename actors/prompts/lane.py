@@ -1,11 +1,11 @@
-"""A lane: the calls of one runner to one endpoint, so many at once, tried again where that can help.
+"""A lane: the calls of one runner to one endpoint, with limited concurrency and with retries where they can help.
 
-What an endpoint says is read in `completion` and judged in `failures`: a TransientFailure is tried again, a
-PermanentFailure is what comes of the rollout, and a RequestError ends the run, since the run file is wrong.
+`completion` reads what an endpoint sends, and `failures` classifies it: a TransientFailure is retried, a
+PermanentFailure fails the rollout, and a RequestError ends the run, because the run file is wrong.
 
 Invariant: no more than the runner's share is under way at once (a wait before a further try is not); every try
-is counted when it is sent; no text that leaves here holds the key. The longest wait is bounded by whoever awaits
-`complete`.
+is counted when it is sent; no text that a lane returns or raises contains the key. The caller of `complete` limits the
+longest wait.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Place(Protocol):
         """Its base URL now. Unreachable if it has none."""
 
     async def returned(self, url: str) -> bool:
-        """No process listens at `url`: wait until it is elsewhere. False, at once, if it is a place that never moves.
+        """Wait until the endpoint has moved away from `url`, where no process listens. False at once if it never moves.
 
         Unreachable if it did not come back in time.
         """
@@ -136,7 +136,7 @@ class Lane:
         return self._read(response, messages, usage)
 
     def _read(self, response: Any, messages: Messages, usage: EndpointUsage) -> str:
-        """The text of a response, or what is wrong with it."""
+        """Return the text of a response, or raise the failure that it describes."""
         reply = read_reply(response.status_code, response.headers.get("content-type", ""), response.content)
         paid = response.status_code < 300
         if paid or reply.tokens_in is not None:
@@ -158,19 +158,19 @@ class Lane:
         return self._client
 
     def _unanswered(self, error: Exception) -> Exception:
-        """What kind of failure it is that no response came, or that it was not read."""
+        """Return the failure for a response that did not come or could not be read."""
         if isinstance(error, PermanentFailure):
             return error
         if isinstance(error, TimeoutError):  # ours: the client has none
             return TransientFailure(f"no answer within {self.settings['timeout_seconds']:g} s")
         cause = _first(error)
-        told = self._quoted(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+        reason = self._quoted(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
         if isinstance(cause, aiohttp.ClientConnectorError):
-            return ConnectionFailed(f"cannot be reached ({told})")
-        return TransientFailure(f"the connection was lost before the whole answer was there ({told})")
+            return ConnectionFailed(f"cannot be reached ({reason})")
+        return TransientFailure(f"the connection was lost before the whole answer had come ({reason})")
 
     def _failure(self, reply: Reply, headers: Mapping[str, str]) -> Exception:
-        """What kind of failure a response without an answer is."""
+        """Return the failure for a response without an answer."""
         if reply.fault is None:
             return PermanentFailure(self._quoted(reply.unfinished or "it says nothing"), None)
         status, message, _ = fault = reply.fault
@@ -178,27 +178,27 @@ class Lane:
             place = self._quoted(headers.get("location", "nowhere"))
             fault = Fault(status, f"a redirect to {place}, which is not followed: prompts would go there")
             message = fault.message
-        said = f"{status} ({self._quoted(message)})" if status is not None else self._quoted(message)
+        reason = f"{status} ({self._quoted(message)})" if status is not None else self._quoted(message)
         match verdict(fault, served=self._served):
             case "key":
                 where = keys.source(self.name, self.settings)
-                return RequestError(f"{where}: the endpoint refuses the key: {said}")
+                return RequestError(f"{where}: the endpoint refuses the key: {reason}")
             case "request":
                 return RequestError(
-                    f"endpoints.{self.name}: the endpoint refuses every request: {said}; check its url and model"
+                    f"endpoints.{self.name}: the endpoint refuses every request: {reason}; check its url and model"
                 )
             case "again":
-                said = f"429, too many requests ({self._quoted(message)})" if status == 429 else said
-                return TransientFailure(said, retry_after(headers))
+                reason = f"429, too many requests ({self._quoted(message)})" if status == 429 else reason
+                return TransientFailure(reason, retry_after(headers))
             case "account":
-                return PermanentFailure(f"the account has no credit: {said}", "account")
+                return PermanentFailure(f"the account has no credit: {reason}", "account")
             case "endpoint":
-                return PermanentFailure(said)
+                return PermanentFailure(reason)
             case "candidate":
-                return PermanentFailure(said, None)
+                return PermanentFailure(reason, None)
 
     def _quoted(self, text: str) -> str:
-        """What came from outside, as it may be recorded."""
+        """Shorten a text from outside and hide the key in it, so that it may be recorded."""
         return quoted(keys.hidden(text, self._key))
 
     def _pause(self, state: RetryCallState) -> float:
@@ -222,7 +222,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
             seconds = float(given) * unit
         except ValueError:
             try:
-                # By the server's own clock, where it says what that shows: ours may be set otherwise.
+                # Relative to the server's clock, if the response has a Date: our clock may differ.
                 server = headers.get("date")
                 now = time.time() if server is None else parsedate_to_datetime(server).timestamp()
                 seconds = parsedate_to_datetime(given).timestamp() - now

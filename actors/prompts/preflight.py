@@ -1,8 +1,8 @@
 """Looking whether endpoints can be reached and take their keys, before a run begins.
 
 It asks for `GET url/models`, which costs nothing. Any answer means that somebody is there; 401 that the key is wrong.
-Endpoints that do not know the path answer 404, and are taken at their word. A redirect to another place is a mistake in
-the run file: it would not be followed.
+Endpoints that do not know the path answer 404, which is accepted. A redirect to another host is a mistake in the run
+file, because calls do not follow redirects.
 
 Invariant: nothing is sent to any other place than the URL in the run file: a redirect is not followed, so that no key
 goes astray.
@@ -60,7 +60,7 @@ def _wrong(name: str, settings: Mapping[str, Any], timeout: float) -> str | None
             place = urljoin(url, error.headers.get("Location", ""))
             if 300 <= error.code < 400 and urlsplit(place)[:2] != urlsplit(url)[:2]:
                 place = quoted(keys.hidden(place, key)).removesuffix("/models")
-                return f"endpoints.{name}.url: {settings['url']} redirects to {place}; write that, if it is right"
+                return f"endpoints.{name}.url: {settings['url']} redirects to {place}; write that URL if it is right"
         return None
     except OSError as error:  # URLError, a timeout, a connection that breaks off
         why = getattr(error, "reason", None) or error

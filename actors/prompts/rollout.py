@@ -1,8 +1,8 @@
 """The rollout `answers`: runs the user's agent on one task with one template, or says one critique or edit.
 
-Invariant: every task that begins ends with a recorded result, with what it took. A rollout that failed through its
-template is a reward of 0 with the reason; one that failed through its surroundings has no reward: it is missing, with
-the reason and `Missing`. Only what makes all rollouts senseless (a wrong key) ends the run.
+Invariant: every task that begins ends with a recorded result and its usage. A rollout that failed because of its
+template has a reward of 0 and the reason; one that failed because of its surroundings has no reward and is missing,
+with the reason and `Missing`. Only a fault that concerns every rollout (a wrong key) ends the run.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from broker.errors import RequestError, RunError
 LONGEST = 8000
 """Characters of an answer that are kept."""
 LONGEST_TEXT = MAX_TEMPLATE + 8_000
-"""Characters of a critique or an edit: a template and what a model says around it. What is longer has failed. As JSON,
-each character escaped, it fits into one fact."""
+"""Most characters of a critique or an edit: a template and the text around it. A longer one is a failure. Written as
+JSON with every character escaped, it fits into one fact."""
 MOST_STUCK = 8
 """Threads of a grader that never returned which one runner bears: more, and the grader is to be mended."""
 SLACK = 4
@@ -47,10 +47,10 @@ class _Tried:
     problem: str | None = None
     kind: str | None = None
     missing: Missing | None = None
-    """What failed, where the try measures nothing."""
+    """What failed, if the try measures nothing."""
 
     def fail(self, reason: str, missing: Missing | None = None, kind: str | None = None, detail: str = "") -> None:
-        """It has failed for this reason: a reward of 0, or no measurement."""
+        """Record that it failed for this reason, with a reward of 0 or, with `missing`, without a measurement."""
         self.grade = grading.Grade(0.0, reason)
         self.problem, self.kind, self.missing = detail or reason, kind, missing
 
@@ -146,7 +146,7 @@ class Answers:
         return Outcome(None, facts=self._facts(leased, tried), result=result, missing=tried.missing is not None)
 
     async def _tried(self, task: Mapping[str, Any], template: str, usage: Usage, attempt: str) -> _Tried:
-        """One answer, graded. RequestError alone is not caught."""
+        """Ask for one answer and grade it. Every failure is recorded in the result, except a RequestError."""
         tried, chat = _Tried(), Chat(self._lanes, attempt, usage)
         limit = asyncio.timeout(self._seconds)
         try:
@@ -221,7 +221,7 @@ class Answers:
 
 
 def _call_behind(error: BaseException) -> CallFailed | RequestError | None:
-    """The failed call by which an agent failed, also where it came out of a group of tasks or as a cause."""
+    """Return the failed call that made an agent raise, also from an exception group or from a chain of causes."""
     if isinstance(error, CallFailed | RequestError):
         return error
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else (error.__cause__,)

@@ -40,9 +40,9 @@ class Prompts(_Section):
     grader: str = DEFAULT_GRADER
     """`grade(task, answer) -> reward | (reward, reason)`, or a class with this method."""
     solution: Annotated[str, Field(max_length=256)] = "answer"
-    """The field of a task that holds its solution: the default grader compares with it, and no template may show it."""
+    """The field of a task with its solution: the default grader compares with it, and no template may contain it."""
     training: str
-    """JSON lines, one task a line, or one JSON list of tasks."""
+    """A file of JSON lines, one task a line, or of one JSON list of tasks."""
     validation: str
     training_items: Count | None = None
     """Only the first so many; none: all."""
@@ -53,7 +53,7 @@ class Prompts(_Section):
     rollout_seconds: Seconds = 50.0
     """What takes longer, retries and waits among it, has failed. Under the lease, so that nothing is paid for twice."""
     max_missing_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
-    """Of all trials: where more are missing, by faults of the surroundings, the run ends as failed."""
+    """If a larger share of all trials is missing, because of faults of the surroundings, the run fails."""
 
 
 class Endpoint(_Section):

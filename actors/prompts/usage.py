@@ -1,8 +1,8 @@
 """What calls took: tries, failures, tokens and cost, by endpoint.
 
-Invariant: a try is counted when it is sent, whatever comes of it, also when the rollout around it is given up. Tokens
-are what the endpoint said. Where it said nothing usable (it timed out, its answer broke off, it has no usage, or words
-for numbers) they are estimated, and counted apart under `estimated` as well, so that every budget ends.
+Invariant: a try is counted when it is sent, whatever its result, also when the rollout around it is abandoned. Tokens
+are those that the endpoint reported. If it reported no usable number (it timed out, the answer broke off, the usage is
+missing or not numeric) they are estimated, and `estimated` counts them as well, so that every budget ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 PER_PRICE = 1_000_000
 """Tokens for which a price is given."""
 BYTES_PER_TOKEN = 4
-"""In UTF-8; about right for most scripts."""
+"""Bytes of UTF-8 for each token, which is about right for most scripts."""
 
 
 @dataclass
@@ -35,9 +35,9 @@ class EndpointUsage:
     tokens_in: int = 0
     tokens_out: int = 0
     estimated: int = 0
-    """Of both, those that the endpoint did not say."""
+    """The part of both kinds of tokens that the endpoint did not report."""
     trouble: str = ""
-    """Why the last try that failed did."""
+    """Why the last failed try failed."""
 
     def sent(self, again: int) -> None:
         """A try goes out; `again` is 0 for the first."""
@@ -51,9 +51,9 @@ class EndpointUsage:
         tokens_in: int | None = None,
         tokens_out: int | None = None,
     ) -> None:
-        """What a try took, as the endpoint said; what it did not say is estimated by the texts.
+        """Count the tokens of a try as the endpoint reported them, or estimate them from the texts.
 
-        None, or 0 for a text that is not empty, is not said: a budget must not stand still for it.
+        None, and 0 for a text that is not empty, count as not reported: otherwise a budget would never be used up.
         """
         if not tokens_in:
             tokens_in = estimate("".join(str(message.get("content", "")) for message in messages))
@@ -75,7 +75,7 @@ class EndpointUsage:
 
 
 def estimate(text: str) -> int:
-    """About how many tokens a text has."""
+    """Estimate how many tokens a text has."""
     return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN + 1
 
 

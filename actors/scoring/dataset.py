@@ -1,7 +1,7 @@
-"""Questions: a file of JSON objects, one a task, with the fields that the template and the grader need.
+"""Questions: a file of JSON objects, one for each task, with the fields that the template and the grader need.
 
-A task is known by its place in the file, from 0. A file that was loaded is right; one that is wrong is a RequestError
-with the file, the line and the field.
+A task is identified by its place in the file, from 0. A file with a mistake is a RequestError that names the file, the
+line and the field.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_LINE = 1_000_000
 
 
 class UnfilledTemplate(RequestError):  # noqa: N818 - reads as what happened
-    """A placeholder of the template is a field of no task: the template is wrong, and not the questions."""
+    """No task has a field for a placeholder of the template: the template is wrong, not the questions."""
 
 
 def digest(content: bytes) -> str:
@@ -37,11 +37,11 @@ def load(
     sha256: str | None = None,
     template: str = "",
 ) -> tuple[Task, ...]:
-    """The tasks of a file in its order, the first `items` of them where that is set.
+    """Load the tasks of a file in order, or the first `items` of them.
 
-    Each has all `fields` and all placeholders of `template`. RequestError names file, line and field of the first
-    mistake, or says that the file is not the one of this `sha256`: results are recorded by a task's place, and would
-    be taken for others'. UnfilledTemplate where a placeholder is a field of no task.
+    Each task has all `fields` and a field for every placeholder of `template`. A RequestError names file, line and
+    field of the first mistake, or says that the file does not have this `sha256`: results are recorded by a task's
+    place, so another file would mix them up. UnfilledTemplate if no task has a field for a placeholder.
     """
     path = Path(path)
     content = read_bytes(path)
@@ -54,7 +54,7 @@ def load(
     tasks: dict[str, Task] = {}
     for place, task in islice(records(decode(content, path), path, MAX_LINE), items):
         if not isinstance(task, dict):
-            raise RequestError(f"{place}: is {type(task).__name__}, not an object; write {{{example}}}")
+            raise RequestError(f"{place}: a {type(task).__name__}, not an object; write {{{example}}}")
         tasks[place] = task
     if not tasks:
         raise RequestError(f"{path}: holds no tasks; write one JSON object a line")

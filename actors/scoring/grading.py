@@ -2,8 +2,8 @@
 
 A grader is `grade(task, answer) -> reward | (reward, reason)`, and may be a coroutine.
 
-Invariant: what leaves here is a reward in [0, 1], or an error of the grader (it raises, it returns NaN, 7.0 or
-nothing): that is a fault of the program and no measurement of the answer.
+Invariant: the result is a reward in [0, 1], or an error of the grader (it raises, or returns NaN, 7.0 or nothing): a
+fault of the program is not a measurement of the answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_REASON = 1000
 
 @dataclass(frozen=True)
 class Grade:
-    """What an answer is worth. `error`: what was wrong with the grader, which then has measured nothing, or None."""
+    """What an answer is worth. `error` says what was wrong with the grader, which then measured nothing; or None."""
 
     reward: float
     reason: str | None = None
@@ -30,7 +30,7 @@ class Grade:
 
 
 def exact(task: Mapping[str, Any], answer: str, solution: str = "answer") -> tuple[float, str]:
-    """The default grader: 1 for exactly the task's solution (space around it does not count), else 0."""
+    """Grade by equality, the default: 1 for exactly the task's solution (except for space around it), otherwise 0."""
     wanted = str(task[solution]).strip()
     given = answer.strip()
     if given == wanted:
@@ -57,12 +57,12 @@ async def grade(
 
 
 def read(given: Any) -> Grade:
-    """A grader's return value as a grade. Scalars of NumPy and torch are numbers and truth values like Python's."""
+    """Convert a grader's return value to a grade. Scalars of NumPy and torch count as Python's numbers and bools."""
     reward, reason = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     if getattr(reward, "shape", None) == ():
         reward = reward.item()
     number: Any = reward if isinstance(reward, Real) else None
-    if number is None or not 0 <= number <= 1:  # nor is NaN
+    if number is None or not 0 <= number <= 1:  # NaN is refused as well
         return _wrong(given)
     return Grade(float(number), None if reason is None else str(reason)[:LONGEST_REASON])
 

@@ -1,8 +1,8 @@
 """Prompt templates: their placeholders, their identity, and how they are filled.
 
 A placeholder is an identifier in braces, `{question}`. `{{` and `}}` write one brace each, as in Python's format
-strings. Any other brace is an error of the template: it may be a misspelt placeholder, or text (LaTeX, JSON, code) of
-which nobody can say where it ends.
+strings. Any other brace is an error of the template: it may be a misspelt placeholder or literal text (LaTeX, JSON,
+code), and nothing tells which.
 
 Invariant: a template is its text and nothing else: equal texts have one identity, and filling is one pass, so that a
 question which itself contains `{question}` is not filled again.
@@ -21,7 +21,7 @@ BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 """An escaped brace, a placeholder (group 1 is its name), or a brace that is neither."""
 HASH_DIGITS = 16
 MAX_TEMPLATE = 32_000
-"""Characters of a template, be it the first one or an edit: with its lineage it must fit into one fact."""
+"""Most characters of a template, whether the first one or an edit: with its lineage it must fit into one fact."""
 
 
 def identity(text: str) -> str:
@@ -35,7 +35,7 @@ def placeholders(text: str) -> frozenset[str]:
 
 
 def template_error(text: str) -> str | None:
-    """Why a text cannot be a template (a brace without a meaning, too many characters), or None."""
+    """Say why a text cannot be a template (a brace without a meaning, too many characters), or return None."""
     if len(text) > MAX_TEMPLATE:
         return f"it has {len(text):,} characters; a template has at most {MAX_TEMPLATE:,}"
     for match in BRACES.finditer(text):
@@ -51,23 +51,23 @@ def template_error(text: str) -> str | None:
 
 
 def refusal(parent: str, child: str) -> str | None:
-    """Why a child may not stand beside its parent (its placeholders differ, or it is no template), or None."""
+    """Say why a child cannot replace its parent (other placeholders, or not a template), or return None."""
     before, after = placeholders(parent), placeholders(child)
     lost = ", ".join(f"{{{name}}}" for name in sorted(before - after))
     new = ", ".join(f"{{{name}}}" for name in sorted(after - before))
     if lost and new:
-        return f"it lost {lost} and brought {new}"
+        return f"it lost {lost} and added {new}"
     if lost:
         return f"it lost {lost}"
     if new:
-        return f"it brought {new}, which no task fills"
+        return f"it added {new}, which no task fills"
     return template_error(child)
 
 
 def fill(text: str, task: Mapping[str, Any]) -> str:
-    """The prompt: the task's fields in the template's placeholders, and single braces for double ones.
+    """Fill the template's placeholders with the task's fields, and write double braces as single ones.
 
-    RequestError where the task lacks a field, or a brace means nothing.
+    RequestError if the task lacks a field, or a brace has no meaning.
     """
 
     def piece(match: re.Match[str]) -> str:

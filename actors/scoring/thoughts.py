@@ -1,6 +1,7 @@
-"""What a reasoning model thinks before it replies, where its server leaves that in the reply.
+"""Thoughts of a reasoning model that its server leaves in the reply.
 
-Such a reply begins with `<think>...</think>`; where the chat format has opened the tag already, with the end alone.
+Such a reply begins with `<think>...</think>`, or with the thoughts and only `</think>` if the chat format has already
+opened the tag.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ _CLOSED = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 
 
 def without_thoughts(reply: str) -> str:
-    """The reply behind its thoughts; empty where the thoughts have no end."""
+    """Return the reply without its thoughts; empty if the thoughts have no end."""
     while opened := _OPENED.match(reply):
         end = re.compile(f"</{opened[1]}>", re.IGNORECASE).search(reply, opened.end())
         if end is None:

@@ -77,7 +77,7 @@ def test_a_completion_is_told_apart_by_its_task(server: str) -> None:
     [
         ("rate_429=1", "throttled", "429, too many requests"),
         ("rate_500=1", "errors", "500 (the simulation has drawn an error)"),
-        ("rate_half=1", "half", "the connection was lost before the whole answer was there"),
+        ("rate_half=1", "half", "the connection was lost before the whole answer had come"),
         ("rate_timeout=1", "timeouts", "no answer within 0.2 s"),
     ],
 )

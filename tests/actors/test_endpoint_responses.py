@@ -155,7 +155,7 @@ def test_a_redirect_is_not_followed_and_its_target_named() -> None:
 
 
 def test_what_is_refused_after_an_answer_is_an_outage() -> None:
-    """A model that was there is gone for every template alike; a prompt that is refused is the template's fault."""
+    """A model that disappears fails every template; a prompt that the endpoint refuses is the template's fault."""
     assert verdict(Fault(404, "no such model"), served=False) == "request"
     assert verdict(Fault(404, "no such model"), served=True) == "endpoint"
     assert verdict(Fault(400, "temperature is not supported"), served=False) == "endpoint"
@@ -194,7 +194,7 @@ def test_a_body_that_is_nested_too_deep_is_quoted() -> None:
     [
         ("<think>2 + 2</think>\n4", "stop", "4", None),
         ("<think>2 + 2", "length", None, "finish_reason 'length'"),
-        ("<think>2 + 2</think>", "stop", None, "a thought without an answer behind it: <think>2 + 2"),
+        ("<think>2 + 2</think>", "stop", None, "a thought without an answer after it: <think>2 + 2"),
         ("", "stop", "", None),
     ],
 )

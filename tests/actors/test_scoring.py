@@ -72,8 +72,8 @@ def test_a_template_that_asks_for_more_than_the_task_has() -> None:
     [
         ("Be brief. {question}", None),
         ("Be brief.", "it lost {question}"),
-        ("{input}", "it lost {question} and brought {input}"),
-        ("{question} {answer}", "it brought {answer}, which no task fills"),
+        ("{input}", "it lost {question} and added {input}"),
+        ("{question} {answer}", "it added {answer}, which no task fills"),
         ("{2} {question}", template_error("{2} {question}")),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_dataset_is_its_lines_in_order(tmp_path: Path) -> None:
         ({"question": None, "answer": "4"}, r"bad\.jsonl:2: the field 'question' is empty"),
         ('{"question": ', r"bad\.jsonl:2: not JSON"),
         ("[" * 100_000, r"bad\.jsonl:2: not JSON"),
-        ("[1]", r"bad\.jsonl:2: is list, not an object"),
+        ("[1]", r"bad\.jsonl:2: a list, not an object"),
     ],
 )
 def test_a_wrong_line_is_told_with_file_line_and_field(tmp_path: Path, line: Any, told: str) -> None:

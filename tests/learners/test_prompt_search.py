@@ -355,7 +355,7 @@ def test_what_came_to_nothing_is_told_with_its_reason() -> None:
     reasons = " | ".join(fact["reason"] for fact in told.of("refused_template"))
     for part in (
         "it lost {question}",
-        "it brought {other}",
+        "it added {other}",
         "the brace '{'",
         "it was tested already",
         "the edit is empty",

@@ -35,7 +35,7 @@ MAX_SUPERSEDED = 1024
 LOOK_EVERY = 0.1
 """Seconds between two checks for spokes that have become silent."""
 LOOK_LATE = 1.0
-"""Seconds between two checks that show that the hub itself was stopped: it waits a quarter of a second at most."""
+"""Seconds between two checks after which the hub itself must have been stopped: it sleeps at most 0.25 s."""
 
 
 class Arrived(NamedTuple):

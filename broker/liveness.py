@@ -98,7 +98,7 @@ class Liveness:
         return Event(name, self.peers.pop(name).incarnation, "forgotten")
 
     def excuse(self, seconds: float, now: float) -> None:
-        """Count no silence for the last `seconds`, in which the messages of all waited to be read."""
+        """Do not count the last `seconds` as silence: the messages of all peers waited to be read."""
         for peer in self.peers.values():
             peer.heard = min(peer.heard + seconds, now)
 

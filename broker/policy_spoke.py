@@ -74,7 +74,7 @@ def packed_size(note: dict[str, Any]) -> int:
         raise TypeError("the keys of a note are text")
     try:
         packed = msgpack.packb(note)
-        msgpack.unpackb(packed, strict_map_key=True)  # as its hub will: keys are text at every level
+        msgpack.unpackb(packed, strict_map_key=True)  # the hub does the same: keys are text at every level
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"a note holds plain values only: {error}") from error
     size = len(packed)

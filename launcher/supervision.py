@@ -183,6 +183,7 @@ class Supervisor:
         # A status that nobody saw (the nursery had died) is no reason to think ill of who left as it was to.
         expected = self.phase == "stopping" and (asked or event.status in {0, None})
         restart_in: float | None = None
+        first: list[Action] = []
         told: list[Action] = []
         if not expected and (self.phase == "running" or role.kind == "tracker"):
             restart_in, told = self._again(role, event.status, event.last_words, now)
@@ -190,11 +191,12 @@ class Supervisor:
             reason = f"{role.name} ended with {describe(event.status)} as the run was ending: it may have kept nothing"
             if late:
                 reason += f" of an update that took longer than learner.ending_seconds ({self._ending_seconds:g})"
-            told = self._give_up(role, reason, event.last_words, 1, now)
+            # Before its exit, for which the tracker waits: the run ends as failed there too.
+            first = [*self._give_up(role, reason, event.last_words, 1, now), AskStop(reason, True)]
         report = Report(
             event.role, event.attempt, event.status, signal_name(event.status), expected, event.last_words, restart_in
         )
-        return [report, *told]
+        return [*first, report, *told]
 
     def _again(
         self, role: RoleState, status: int | None, last_words: str, now: float

@@ -138,6 +138,9 @@ class Phases:
         """Why the run ended, and whether it failed: a run whose end was reached may still have come to nothing."""
         if self.standings.failed:
             return reason, True
+        requested = self.standings.stop_requested
+        if requested is not None and requested[1]:  # a role fell as the run was ending
+            return f"{reason}, but {requested[0]}", True
         fault = shortfall(self.standings, finished=bool(self._finished()))
         return (f"{reason}, but {fault}", True) if fault else (reason, False)
 

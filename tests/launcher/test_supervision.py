@@ -276,6 +276,8 @@ def test_a_learner_that_falls_as_the_run_ends_is_told_and_fails_it() -> None:
     actions = supervisor.handle(RoleExited("learner-a", 1, 1, "no room for a snapshot"), 2.0)
     (given_up,) = (action for action in actions if isinstance(action, GiveUp))
     assert given_up.last_words == "no room for a snapshot"
+    kinds = [type(action) for action in actions]
+    assert kinds.index(AskStop) < kinds.index(Report), "the tracker ends when it hears of the exit"
     for role in ROLES:
         actions += supervisor.handle(RoleExited(role, 1, 0), 3.0)
     (end,) = (action for action in actions if isinstance(action, EndRun))

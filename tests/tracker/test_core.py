@@ -85,6 +85,25 @@ def test_the_phases_of_a_run(tmp_path: Path) -> None:
     assert not shell.core.standings.failed
 
 
+def test_a_learner_that_falls_as_the_run_ends_fails_it(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, learners=frozenset({"learner-p"}), stop_env_steps=1000)
+    shell.ticks()
+    shell.start()
+    shell.send("actor-0", ("progress", b.progress(1000)))
+    shell.send("learner-p", ("update", b.update(9)))
+    shell.core.record("checkpoint", b.checkpoint(9))
+    shell.ticks()
+    assert shell.phase[0] == "stopping"
+    shell.core.handle(Event("actor-0", b.ONE, "left"))
+    shell.send("launcher", ("stop_request", {"reason": "learner-p ended with SIGKILL", "failed": True}))
+    shell.ticks()
+    assert shell.phase[0] == "stopping"
+    shell.core.handle(Event("learner-p", b.ONE, "lost"))
+    shell.ticks()
+    assert shell.phase == ("ended", "1,000 env steps were reached, but learner-p ended with SIGKILL")
+    assert shell.core.standings.failed
+
+
 def test_seconds_count_over_all_lives_and_the_remainder_is_run(tmp_path: Path) -> None:
     shell = Shell(tmp_path, stop_seconds=100.0)
     shell.start()

@@ -56,9 +56,10 @@ class Form:
             array: Array = np.asarray(value)
         except ValueError:  # nested sequences of unequal lengths
             raise self.refuse(value, count) from None
-        if array.shape != (*count, *self.shape) or not _casts(array.dtype, self.dtype):
-            raise self.refuse(value, count)
         low, high = self.low, self.high
+        casts = _casts(array.dtype, self.dtype) or self._holds_bits(array)
+        if array.shape != (*count, *self.shape) or not casts:
+            raise self.refuse(value, count)
         if low is None and self.dtype.kind in "iu" and array.dtype != self.dtype:
             limits = np.iinfo(self.dtype)
             low, high = int(limits.min), int(limits.max)
@@ -67,6 +68,10 @@ class Form:
             if outside.any():
                 raise self.refuse(array[outside][0], count)
         return array
+
+    def _holds_bits(self, array: Array) -> bool:
+        """Whether they are bits as a MultiBinary has them: 0 and 1 are in it as floats too."""
+        return bool(self.shape) and (self.low, self.high) == (0, 1) and array.dtype.kind == "f" and _bits(array)
 
     def refuse(self, value: Any, count: tuple[int, ...] = ()) -> NotOfSpace:
         """Return the error for a value that does not conform."""

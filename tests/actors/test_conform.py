@@ -55,7 +55,7 @@ def columns(space: spaces.Space[Any]) -> AgentColumns:
         (spaces.Discrete(4), "1", r"'1' \(str\)"),
         (spaces.MultiBinary(2), np.array([0, 2], np.int8), r"2 \(int8\), .* int8\[2\] from 0 to 1"),
         (spaces.MultiBinary(2), np.array([0, -1]), r"-1 \(int64\)"),
-        (spaces.MultiBinary(2), np.array([0.0, 1.0]), r"float64\[2\] \(0, 1\), .* int8\[2\]"),
+        (spaces.MultiBinary(2), np.array([0.5, 1.0]), r"float64\[2\] \(0.5, 1\), .* int8\[2\]"),
         (MASKED, {"observation": ZEROS, "action_mask": np.array([1, 3], np.int8)}, r"action_mask is 3 \(int8\)"),
         (MASKED, {"observation": ZEROS, "action_mask": np.ones(3, np.int8)}, r"action_mask is int8\[3\]"),
         (MASKED, {"observation": ZEROS}, r"the keys 'observation', and its space says 'action_mask', "),
@@ -84,6 +84,7 @@ def test_a_value_not_of_its_space_is_refused(space: spaces.Space[Any], given: An
         (spaces.Discrete(3, start=5), np.int32(6), 1),
         (spaces.Discrete(2), np.bool_(True), 1),
         (spaces.MultiBinary(2), np.array([True, False]), [1, 0]),
+        (spaces.MultiBinary(2), np.array([0.0, 1.0]), [0, 1]),
         (spaces.MultiBinary((1, 2)), np.array([[0, 1]]), [[0, 1]]),
     ],
 )

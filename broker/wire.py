@@ -41,6 +41,8 @@ MAX_VALUES = {
 }  # fmt: skip
 """Most values in a larger header, by kind. A layout may have 100,000 arrays, with one to ten values each."""
 _PARTS = 8
+BEGINNING = 512
+"""Bytes of a large header in which the parts before its fields end: names, incarnations and the kind are short."""
 MAX_LISTED = 1_000
 MAC_SIZE = 16
 RUN_ID_SIZE = 8
@@ -112,7 +114,14 @@ def _unpack_large(body: Payload) -> Any:
 
     The limit depends on the kind, so the kind is read first.
     """
-    left = _PARTS
+    begin = msgpack.Unpacker(use_list=False, strict_map_key=True)
+    begin.feed(body[:BEGINNING])
+    if begin.read_array_header() != _PARTS:
+        return None
+    kind = [begin.unpack() for _ in range(_PARTS - 2)][-1]
+    left = MAX_VALUES.get(kind, 0) if isinstance(kind, str) else 0
+    if not left:
+        raise WireError("oversized", f"a header of {len(body)} bytes; at most {SMALL_HEADER} of {brief(kind)}")
 
     def count(node: Any) -> Any:
         nonlocal left
@@ -121,24 +130,8 @@ def _unpack_large(body: Payload) -> Any:
             raise WireError("oversized", f"the header has more values than one of {brief(kind)} may have")
         return node
 
-    unpacker = msgpack.Unpacker(
-        use_list=False,
-        strict_map_key=True,
-        ext_hook=_no_extension,
-        object_hook=count,
-        list_hook=count,
-        max_buffer_size=MAX_HEADER,
-    )
-    unpacker.feed(body)
-    if unpacker.read_array_header() != _PARTS:
-        return None
-    begin = [unpacker.unpack() for _ in range(_PARTS - 2)]
-    kind = begin[-1]
-    left = MAX_VALUES.get(kind, 0) if isinstance(kind, str) else 0
-    if not left:
-        raise WireError("oversized", f"a header of {len(body)} bytes; at most {SMALL_HEADER} of {brief(kind)}")
-    parts = (*begin, unpacker.unpack(), unpacker.unpack())
-    return parts if unpacker.tell() == len(body) else None
+    hooks = {"ext_hook": _no_extension, "object_hook": count, "list_hook": count}
+    return msgpack.unpackb(body, use_list=False, strict_map_key=True, **hooks)
 
 
 def _check_items(items: Any) -> None:

@@ -97,7 +97,7 @@ class RunDirectory:
         """Whether a launcher is at work here: the one that made the sockets' folder lives. Its tracker may be down."""
         try:
             return self.ipc is not None and sockets.owner(self.ipc) not in {None, os.getpid()}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RequestError):  # another user may have made a folder of that name since
             return False
 
     def discard(self) -> None:

@@ -192,7 +192,8 @@ class CheckpointStore:
         if arrival is not None:
             with contextlib.suppress(OSError):  # a full disk complains again about what was buffered
                 arrival.file.close()
-            arrival.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what cannot be removed is swept at the next start
+                arrival.path.unlink()
 
     def _rotate(self, policy: str) -> None:
         manifests = self.manifests(policy)
@@ -211,6 +212,13 @@ class CheckpointStore:
             self.abandon(policy)
 
     # --- reading
+
+    def lacks(self, file: str) -> bool:
+        """Whether a file is gone. One that cannot be looked at just now is not."""
+        try:
+            return not (self.folder / file).exists()
+        except OSError:
+            return False
 
     def manifests(self, policy: str | None = None) -> list[Manifest]:
         """Of every checkpoint (of one policy) that has a readable manifest, the newest version first."""

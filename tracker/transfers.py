@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from broker import messages as m
-from broker.errors import DamagedCheckpoint, RunError
+from broker.errors import DamagedCheckpoint, RequestError, RunError
 from broker.hub import Hub
-from tracker.checkpoints import CheckpointsFull, CheckpointStore, read_chunk
+from tracker.checkpoints import CheckpointStore, read_chunk
 from tracker.core import Core
 from tracker.exchange import Life
 from tracker.live import Live
@@ -49,7 +49,7 @@ class Transfers:
             offer = offer.model_copy(update={"score": tally.returns.mean if tally is not None else None})
         try:
             chunks = self._store.begin(incarnation, offer)
-        except (CheckpointsFull, RunError, OSError) as error:
+        except (RunError, RequestError, OSError) as error:
             self._live.alarms[ALARM] = str(error)
             return
         if chunks is not None:
@@ -70,7 +70,7 @@ class Transfers:
                 self._core.record("checkpoint", body)
                 self._unacknowledged[body["file"], body["sha256"]] = (source, chunk.offer, chunks)
                 self._live.alarms.pop(ALARM, None)
-        except (DamagedCheckpoint, CheckpointsFull, RunError, OSError) as error:
+        except (RunError, RequestError, OSError) as error:
             self._store.abandon(policy)
             self._offers.pop(policy, None)
             self._live.alarms[ALARM] = str(error)
@@ -86,7 +86,7 @@ class Transfers:
         """Alarm where a policy's newest checkpoint was kept and is not there any more; the run goes on to the next."""
         for policy, tally in self._core.standings.policies.items():
             file = next(reversed(tally.positions), None)
-            if file is not None and file not in self._gone and not (self._store.folder / file).exists():
+            if file is not None and file not in self._gone and self._store.lacks(file):
                 self._gone.add(file)
                 what = f"{self._store.folder / file} was kept and is gone"
                 now = f"until the next checkpoint of {policy} is kept, `--resume` begins at an older one, or afresh"

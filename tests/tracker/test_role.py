@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from broker.hubstate import Said
 from broker.liveness import Event
-from broker.messages import Directory, Hello
+from broker.messages import CheckpointOffer, Chunk, Directory, Hello
 from broker.names import ALL, new_token
 from broker.station import Spec
 from tests.tracker import bodies as b
@@ -113,6 +115,37 @@ def test_a_forgotten_name_is_forgotten_everywhere(made: Made) -> None:
     made.role._core.gather(Now(0, made.now))
     assert "actor-0" not in made.role._live.seen
     assert "actor-0" not in made.role._core.members
+
+
+def test_checkpoints_that_cannot_be_kept_are_an_alarm(made: Made) -> None:
+    folder = made.role._store.folder
+    offer = CheckpointOffer(offer=1, policy="p", version=(1, 1), size=1, sha256=hashlib.sha256(b"x").hexdigest())
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+    made.receives(Said("learner-p", b.ONE, offer))
+    assert "is a link" in made.role._live.alarms["checkpoints"]
+    folder.unlink()
+    folder.with_name("elsewhere").rename(folder)
+    made.receives(Said("learner-p", b.ONE, offer))
+    (folder / "p~1.1.checkpoint.json.coming").mkdir()
+    made.receives(Said("learner-p", b.ONE, Chunk(offer=1, index=0), b"x"))
+    assert "is a folder" in made.role._live.alarms["checkpoints"]
+
+
+def test_checkpoints_out_of_sight_are_not_gone(made: Made) -> None:
+    folder, user = made.role._store.folder, os.geteuid()
+    made.role._core.standings.policy("p").positions["p~1.1.checkpoint"] = 1
+    folder.chmod(0)
+    try:
+        if user == 0:
+            os.seteuid(65_534)
+        made.role._transfers.look()
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+    assert made.role._core._recorded == []
+    made.role._transfers.look()
+    assert "is gone" in made.role._core._recorded[0][1]["text"]
 
 
 def test_only_the_end_of_this_launch_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

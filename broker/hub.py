@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from broker import addresses, authority, clock
+from broker import addresses, authority
 from broker import messages as m
 from broker.arrays import Tree, pack
 from broker.connections import Limit, Subscriptions, Unfinished, give_back_memory
@@ -299,7 +299,7 @@ class Hub:
             if size > self._max_payload:
                 raise WireError("oversized", f"payload of {size} bytes; at most {self._max_payload}")
             envelope = self._codec.decode(header, payload, (self.identity.name,), tuple(frames[1:]))
-            authority.check(self.identity.name, envelope, clock.now(self.identity.clock))
+            authority.check(self.identity.name, envelope, self.identity.clock)
             with self._lock:
                 delivered = self._state.handle(envelope, time.monotonic())
                 self._inbox.extend(delivered)

@@ -20,11 +20,13 @@ from actors.curriculum.settings import DrawingSettings
 from actors.curriculum.tasked import TaskedEnvironments
 from actors.curriculum.workshop import Workshop
 from actors.environment_loop import Acting, EnvironmentLoop
+from actors.environments.calls import EnvironmentWatch
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from actors.environments.vector import VectorEnvironment
 from actors.policies.policy import Policy, build_network
 from actors.rollout import Rollout, RolloutContext, build_rollout
+from actors.rollout_watch import RolloutWatch
 from actors.seeds import actor_seed, policy_seed
 from actors.services import Services
 from actors.spaces import ActionSpec, ObservationSpec
@@ -96,6 +98,7 @@ def _play(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     seed = actor_seed(spec.seed, spec.index, spec.attempt)
     settings = EnvironmentSettings.of(run)
     station.doing = f"making {settings.id}"
+    station.watched = EnvironmentWatch(run["environment"], station.tracker)
     workshop = Workshop(station, settings.model_dump(mode="json"))
     environment = _environment(station, settings, seed, workshop)
     acting = []
@@ -129,6 +132,7 @@ def _work(station: Station, spokes: dict[str, PolicySpoke]) -> None:
     plain = EnvironmentSettings.of(spec.run).model_dump(mode="json") if spec.run.get("environment") else None
     workshop = Workshop(station, plain) if "curriculum" in spec.run else None
     concurrency = max(actors["concurrency"], getattr(rollout, "at_once", 1))
+    station.watched = RolloutWatch(station)
     try:
         asyncio.run(_until_stopped(TaskLoop(station, rollout, spokes, concurrency, workshop)))
     finally:

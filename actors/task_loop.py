@@ -74,6 +74,7 @@ class TaskLoop:
         try:
             await self._serve(news)
         finally:
+            station.watched = None  # it reports no more
             station.tracker.on_news = previous  # before this loop closes: the reactor must not call into a closed one
             for running in list(self._running):
                 running.cancel()
@@ -280,7 +281,7 @@ class TaskLoop:
         except RequestError as error:
             self._wrong = error
             return
-        except Exception:
+        except (Exception, SystemExit):  # a `sys.exit` in a rollout is a fault of that rollout
             self._give_back(task, shortened(traceback.format_exc()))
             return
         self.done += 1

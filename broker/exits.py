@@ -12,7 +12,7 @@ from broker.delivery import shortened
 STATUS_FINAL = 3
 """Exit status of a role that would fail in the same way if it were restarted: the run ends with status 1."""
 LAST_LINES = 100
-TRACEBACKS = ("Traceback (most recent call last)", "Fatal Python error:")
+TRACEBACKS = ("Traceback (most recent call last)", "Fatal Python error:", "Timeout (")
 CHAINS = ("During handling of the above exception", "The above exception was the direct cause")
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -21,6 +22,7 @@ from broker.errors import RunError, Superseded, Unreachable
 from broker.names import new_incarnation
 from broker.reactor import Reactor
 from broker.tracker_spoke import TrackerSpoke
+from broker.watchdog import Watchdog, Watched
 from broker.wire import Identity
 
 STATUS_EVERY = 0.5
@@ -112,7 +114,14 @@ class Station:
     rates: dict[str, float | int | None] = field(default_factory=dict)
     waits: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Whom the role waits for → (for what, since when in monotonic seconds)."""
+    watched: Watched | None = None
+    """What tells the watchdog which call of user code the role's thread is in."""
+    reported_at: float = field(default_factory=time.monotonic)
+    """When the role's thread called `report` last."""
     _gauge: Gauge = field(default_factory=Gauge)
+
+    def __post_init__(self) -> None:
+        self._watchdog = Watchdog(self)
 
     @classmethod
     def open(cls, spec: Spec, ending: threading.Event, *, serves: str | None = None, **more: Any) -> Station:
@@ -175,19 +184,25 @@ class Station:
 
     def report(self, *, now: bool = False) -> None:
         """Say what this role does, at most every half second."""
-        if not now and not self._gauge.due():
-            return
+        self.reported_at = time.monotonic()
+        if now or self._gauge.due():
+            self.say(self.doing)
+
+    def say(self, doing: str, rates: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Say this of the role now, from any thread, beside what it waits for and its rates."""
         clock = time.monotonic()
+        waits = self.waits.copy()  # the role's thread may go on meanwhile
         self.tracker.say(
             m.Status(
-                doing=self.doing[:200],
-                waits=tuple((whom, what, clock - since) for whom, (what, since) in self.waits.items()),
-                rates={**self._gauge.read(), **self.rates},
+                doing=doing[:200],
+                waits=tuple((whom, what, clock - since) for whom, (what, since) in waits.items()),
+                rates={**self._gauge.read(), **self.rates.copy(), **rates},
             )
         )
 
     def close(self, reason: str = "", timeout: float = 3.0) -> bool:
         """Flush the facts, say Farewell, terminate the context. True if every fact is durable."""
+        self._watchdog.close()
         flushed = self.tracker.flush(timeout)
         self.tracker.farewell(reason, 1.0)  # if it is lost, the tracker will find this role silent
         self.reactor.close()

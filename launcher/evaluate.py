@@ -15,12 +15,14 @@ from actors.curriculum.known import Known, KnownTasks
 from actors.curriculum.scoring import scorer
 from actors.curriculum.settings import DrawingSettings
 from actors.curriculum.tasked import TaskedEnvironments
+from actors.environments.calls import EnvironmentWatch
 from actors.environments.load import make
 from actors.environments.settings import EnvironmentSettings
 from actors.playing import interval, play, play_tasks, returns_of
 from actors.seeds import evaluation_seed, policy_seed
 from actors.worker_ids import WorkerIds
 from broker.errors import RequestError
+from broker.watchdog import watch_calls
 from launcher.loading import load
 from tracker.curriculum.pool import Curriculum
 from tracker.reader import LEDGER, LedgerReader
@@ -57,6 +59,7 @@ def evaluate(
     if render:
         settings = settings.model_copy(update={"settings": {**settings.settings, "render_mode": "human"}})
     copies = 1 if render else min(AT_ONCE, episodes)
+    watch_calls(EnvironmentWatch(plan.run.environment.model_dump()))
     acting = {name: one.acting for name, one in loaded.items()}
     told: dict[str, Any] = {}
     workers = WorkerIds.of_evaluation(plan.run.to_plain(), copies)

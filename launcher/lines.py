@@ -100,6 +100,10 @@ def status_line(document: dict[str, Any]) -> str:
     states = Counter(words.state(role.get("state"))[1] for role in words.objects(document.get("roles")))
     if states:
         parts.append("roles " + ", ".join(f"{number} {state}" for state, number in states.most_common()))
+    stuck = [role for role in words.objects(document.get("roles")) if role.get("state") == "stalled"]
+    if stuck:
+        more = f" (+{len(stuck) - 1})" if len(stuck) > 1 else ""
+        parts.append(f"{words.text(stuck[0].get('name'), '?')} is stalled, {words.text(stuck[0].get('doing'))}{more}")
     if waits := words.waits(document):
         who, whom, what, seconds = waits[0]
         more = f" (+{len(waits) - 1})" if len(waits) > 1 else ""

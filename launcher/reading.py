@@ -134,7 +134,7 @@ def resume(stored: Path, overrides: Sequence[str] = ()) -> tuple[RunFile, dict[s
 
 
 _MAY_CHANGE = re.compile(
-    r"stop\..*|environment\.start_seconds|actors\.processes|learner\.(checkpoint|ending)_seconds"
+    r"stop\..*|environment\.(start|step)_seconds|actors\.processes|learner\.(checkpoint|ending)_seconds"
     r"|learner\.settings\.(\w*_)?rate|tracker\.lease_seconds|supervision\..*|curriculum\..*"
     r"|prompts\.(rollout_seconds|max_missing_share)|scripted\..*"
     r"|endpoints\.\w+\.(url|key_env|key_file|concurrency|timeout_seconds|retries|backoff_seconds|price_in|price_out)"
@@ -161,7 +161,7 @@ def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, 
         told = "\n".join(f"  {path}: {old!r} -> {new!r}" for path, (old, new) in refused.items())
         raise RequestError(
             "a resumed run may change [stop], actors.processes, checkpoint_seconds, ending_seconds, rates, "
-            "lease_seconds, environment.start_seconds, [supervision], [curriculum], and where and how fast "
+            "lease_seconds, the environment's deadlines, [supervision], [curriculum], and where and how fast "
             "endpoints are (docs/run-file.md has the list); "
             f"start a new run for\n{told}"
         )

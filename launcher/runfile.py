@@ -50,6 +50,8 @@ class Environment(Section):
     normalise: Annotated[tuple[Literal["observation", "reward"], ...], Field(strict=False)] = ()
     start_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
     """Deadline for up to three copies to be made and played for a moment before a run."""
+    step_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 600.0
+    """An actor whose environment does not return from one call for so long is ended, and started again."""
 
 
 class Actors(Section):

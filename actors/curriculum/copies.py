@@ -20,6 +20,7 @@ import numpy as np
 from actors.conform import check_flag, check_mappings, check_reward
 from actors.curriculum.drawn import DrawnTask, Tasks
 from actors.environments.columns import AgentColumns
+from actors.environments.vector import RAISED
 from broker.errors import RequestError
 
 Build = Callable[[Mapping[str, Any], int], Any]
@@ -63,7 +64,7 @@ class Copy:
                 break
             try:
                 observation = self._begin(drawn.body)
-            except Exception as error:
+            except RAISED as error:
                 self._drop()
                 self._tasks.failed(drawn, traceback.format_exc(), permanent=isinstance(error, UNFIT))
                 continue
@@ -102,7 +103,7 @@ class Copy:
             slot = next(slot for slot in count() if slot not in self._slots.values())
             try:
                 environment = self._build(own, slot)
-            except Exception as error:
+            except RAISED as error:
                 if own:
                     raise
                 raise RuntimeError(f"the environment could not be made again: {error}") from error  # no task's fault
@@ -163,7 +164,7 @@ class GymCopy(Copy):
                 self._try(0, observation)
                 flags = check_flag(terminated, "terminated"), check_flag(truncated, "truncated")
                 return observation, check_reward(reward), *flags, {}
-            except Exception:
+            except RAISED:
                 self._fail()
         self.fell = True
         return self._blank, 0.0, False, True, {}
@@ -229,7 +230,7 @@ class ZooCopy(Copy):
                     self._tries[agent](0, observations.get(agent))
                 self.agents = agents
                 return observations, gained, *ends, {}
-            except Exception:
+            except RAISED:
                 self._fail()
         self.fell = True
         acting, self.agents = self.agents, []

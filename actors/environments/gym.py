@@ -26,9 +26,11 @@ from actors.conform import (
     rewards_of,
     unpacked,
 )
+from actors.environments.calls import CALLS
 from actors.environments.columns import AgentColumns
 from actors.environments.rows import Rows
 from actors.environments.vector import (
+    RAISED,
     Array,
     Column,
     EnvironmentFailed,
@@ -109,8 +111,10 @@ class GymEnvironments(_OneAgent):
         ended: list[int] = []
         i = 0
         answer: Any = NO_ANSWER
+        call = CALLS.step(self._rows)
         try:
             for i, step in enumerate(self._steps):
+                call.copy = i
                 if over[i]:
                     self._rows.begin(i)
                     self.reset_copy(i, None)
@@ -138,27 +142,32 @@ class GymEnvironments(_OneAgent):
                     check_reward(reward)
         except EnvironmentFailed:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise self._rows.failed(error, i, answer) from error
+        finally:
+            call.method = ""
         self._returns += gained
         return self._rows.close(env_steps, [self._ended(i) for i in ended])
 
     def close(self) -> None:
         """See VectorEnvironment.close."""
-        for environment in self._environments:
-            with suppress(Exception):
+        for i, environment in enumerate(self._environments):
+            with CALLS.within("close", i, self._rows), suppress(*RAISED):
                 environment.close()
 
     def reset_copy(self, i: int, seed: int | None) -> None:
         """Reset one copy. Raises EnvironmentFailed."""
         answer: Any = NO_ANSWER
+        before = CALLS.reset(self._rows, i)
         try:
             answer = self._environments[i].reset(seed=seed)
             observation, info = answer
             self.columns.write(i, observation)
             check_mappings(info)
-        except Exception as error:
+        except RAISED as error:
             raise self._rows.failed(error, i, answer, resetting=True) from error
+        finally:
+            CALLS.method = before
         self._over[i] = False
         self._returns[i] = 0.0
 
@@ -179,10 +188,11 @@ class GymVectorForm(_OneAgent):
         self._rows.begin_all(seed)
         answer: Any = NO_ANSWER
         try:
-            answer = self._environment.reset(seed=self._rows.seed_of(0))
+            with CALLS.within("reset", None, self._rows):
+                answer = self._environment.reset(seed=self._rows.seed_of(0))
             observations, _ = answer
             self.columns.write_all(observations)
-        except Exception as error:
+        except RAISED as error:
             raise self._failed(error, answer, resetting=True) from error
         self._over = []
         self._returns.fill(0.0)
@@ -194,6 +204,7 @@ class GymVectorForm(_OneAgent):
         count, reset = self.count, self._over
         rewards, terminated, truncated = self._rewards, self._terminated, self._truncated
         answer: Any = NO_ANSWER
+        call = CALLS.step(self._rows, None)
         try:
             answer = self._environment.step(batch)
             observations, gained, terminations, truncations, _ = answer
@@ -204,8 +215,10 @@ class GymVectorForm(_OneAgent):
             rewards[:] = earned
             terminated[:] = check_flags(terminations, count, "terminated")
             truncated[:] = check_flags(truncations, count, "truncated")
-        except Exception as error:
+        except RAISED as error:
             raise self._failed(error, answer) from error
+        finally:
+            call.method = ""
         valid, returns = self._valid, self._returns
         valid.fill(True)
         returns += earned
@@ -222,14 +235,14 @@ class GymVectorForm(_OneAgent):
 
     def close(self) -> None:
         """See VectorEnvironment.close."""
-        with suppress(Exception):
+        with CALLS.within("close", None, self._rows), suppress(*RAISED):
             self._environment.close()
 
     def place(self, i: int) -> tuple[int, int]:
         """See VectorEnvironment.place: one seed serves all copies."""
         return self._rows.place(0)
 
-    def _failed(self, error: Exception, answer: Any, *, resetting: bool = False) -> EnvironmentFailed:
+    def _failed(self, error: BaseException, answer: Any, *, resetting: bool = False) -> EnvironmentFailed:
         method, names = ("reset", RESET) if resetting else ("step", STEP)
         cause = unpacked(answer, names) or error
         rows = self._rows

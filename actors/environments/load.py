@@ -21,9 +21,10 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
+from actors.environments.calls import CALLS
 from actors.environments.gym import GymEnvironments, GymVectorForm
 from actors.environments.settings import EnvironmentSettings
-from actors.environments.vector import VectorEnvironment
+from actors.environments.vector import RAISED, VectorEnvironment
 from actors.environments.zoo import ZooEnvironments
 from actors.worker_ids import WorkerIds
 from broker import references
@@ -72,14 +73,16 @@ def builder(settings: EnvironmentSettings) -> Callable[[int], Any]:
 
     AEC environments are converted. Both this and the function raise RequestError.
     """
-    construct = _constructor(settings)
+    with CALLS.within("construction"):  # imports the user's module
+        construct = _constructor(settings)
 
     def build(worker: int) -> Any:
         try:
-            return _accepted(settings, construct(worker))
+            with CALLS.within("construction"):
+                return _accepted(settings, construct(worker))
         except RequestError:
             raise
-        except Exception as error:
+        except RAISED as error:
             mend = "check environment.settings against what its constructor takes, or mend the environment"
             raise _wrong(
                 settings, f"with settings {settings.settings} its constructor raised {_text(error)}", mend
@@ -188,8 +191,9 @@ def _vector_form(settings: EnvironmentSettings, count: int, workers: WorkerIds) 
         raise _wrong(settings, "Gymnasium has no vector form of its own for it", mend)
     try:
         make_vector = partial(gymnasium.make_vec, name, count, vectorization_mode="vector_entry_point")
-        environment = _called(settings, make_vector, spec.vector_entry_point)(workers.of(0))
-    except Exception as error:
+        with CALLS.within("construction"):
+            environment = _called(settings, make_vector, spec.vector_entry_point)(workers.of(0))
+    except RAISED as error:
         wrong = f"with settings {settings.settings} the constructor of its vector form raised {_text(error)}"
         raise _wrong(settings, wrong, f"check environment.settings, or {mend}") from error
     mode = environment.metadata.get("autoreset_mode")

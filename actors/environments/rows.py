@@ -65,13 +65,17 @@ class Rows:
         """Copy i's episode, which ends with this row."""
         return Episode(self.length(i), returns, lengths, perf_counter() - self._began_at[i], i)
 
+    def place_of(self, i: int) -> dict[str, int]:
+        """What names copy i's next transition: its seed, and the episode and step in which it is made."""
+        return {"seed": self.seed_of(i), "episode": self._episode[i], "step": max(0, self.length(i) - 1)}
+
     def close(self, env_steps: int, episodes: list[Episode]) -> Step:
         """The row, complete; the next begins."""
         self.row += 1
         return Step(self._observations, self._masks, *self._columns, env_steps, episodes)
 
     def failed(
-        self, error: Exception, i: int, answer: Any = NO_ANSWER, *, resetting: bool = False
+        self, error: BaseException, i: int, answer: Any = NO_ANSWER, *, resetting: bool = False
     ) -> EnvironmentFailed:
         """Return the error of copy i, which raised in its step or reset, or gave a wrong `answer` there."""
         method, names = ("reset", RESET) if resetting else ("step", STEP)

@@ -26,6 +26,8 @@ from actors.conform import NotOfSpace
 from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RunError
 
+RAISED = (Exception, SystemExit)
+"""What an environment may raise; `sys.exit` in it is a fault of that environment, not the end of its actor."""
 Array = NDArray[Any]
 Observations = dict[str, dict[str, Array]]  # agent -> leaf -> [count, *leaf shape]
 Column = dict[str, Array]  # agent -> [count]

@@ -15,9 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from actors.conform import NO_ANSWER, check_flag, check_mappings, check_reward, finite
+from actors.environments.calls import CALLS
 from actors.environments.columns import AgentColumns, Write
 from actors.environments.rows import Rows
 from actors.environments.vector import (
+    RAISED,
     Array,
     Column,
     EnvironmentFailed,
@@ -95,8 +97,10 @@ class ZooEnvironments:
         everyone = len(self.agents)
         i = 0
         answer: Any = NO_ANSWER
+        call = CALLS.step(self._rows)
         try:
             for i, step in enumerate(self._steps):
+                call.copy = i
                 present = self._present[i]
                 if len(present) != everyone:
                     valid[:, i] = False
@@ -133,16 +137,18 @@ class ZooEnvironments:
                 check_reward(rewards[at, i], self.agents[at])
         except EnvironmentFailed:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise self._rows.failed(error, i, answer) from error
+        finally:
+            call.method = ""
         self._returns += rewards
         self._lengths += valid
         return self._rows.close(env_steps, [self._ended(i) for i in ended])
 
     def close(self) -> None:
         """See VectorEnvironment.close."""
-        for environment in self._environments:
-            with suppress(Exception):
+        for i, environment in enumerate(self._environments):
+            with CALLS.within("close", i, self._rows), suppress(*RAISED):
                 environment.close()
 
     def place(self, i: int) -> tuple[int, int]:
@@ -152,6 +158,7 @@ class ZooEnvironments:
     def reset_copy(self, i: int, seed: int | None) -> None:
         """Reset one copy. Raises EnvironmentFailed."""
         answer: Any = NO_ANSWER
+        before = CALLS.reset(self._rows, i)
         try:
             answer = self._environments[i].reset(seed=seed)
             observations, infos = answer
@@ -165,8 +172,10 @@ class ZooEnvironments:
                     column.clear(i)
             if not names:
                 raise RuntimeError("reset left no agent in `agents`; an episode needs at least one")
-        except Exception as error:
+        except RAISED as error:
             raise self._rows.failed(error, i, answer, resetting=True) from error
+        finally:
+            CALLS.method = before
         self._returns[:, i] = 0.0
         self._lengths[:, i] = 0
 

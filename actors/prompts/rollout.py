@@ -33,7 +33,7 @@ LONGEST_TEXT = MAX_TEMPLATE + 8_000
 """Most characters of a critique or an edit: a template and the text around it. A longer one is a failure. Written as
 JSON with every character escaped, it fits into one fact."""
 MOST_STUCK = 8
-"""Threads of a grader that never returned which one runner bears: more, and the grader is to be mended."""
+"""Threads that never returned, of a grader or of an agent, which one runner bears: more, and it must be repaired."""
 SLACK = 4
 """One rollout more for so many: what is being graded or delivered leaves its place at the endpoint to another."""
 
@@ -79,6 +79,11 @@ class Answers:
         calls = share(int(run["endpoints"]["answer"]["concurrency"]), int(run["actors"]["processes"]), context.index)
         self.at_once = calls + max(2, calls // SLACK)
         """Rollouts that this runner wants at once."""
+        # An agent that is no coroutine may block: it has threads, as many as there are rollouts beside those stuck.
+        coroutine = inspect.iscoroutinefunction(self._agent) or inspect.iscoroutinefunction(type(self._agent).__call__)
+        self._agents = None if coroutine else ThreadPoolExecutor(self.at_once + MOST_STUCK + 1, "agent")
+        self._abandoned: set[asyncio.Future[Any]] = set()
+        """Agents that were not done in time and still have their thread."""
 
     async def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome:
         """One task: `{"do": "answer", ...}` or `{"do": "complete", ...}`. RequestError if no rollout can succeed."""
@@ -91,11 +96,13 @@ class Answers:
                 raise RunError(f"task {task.task}: do is {other!r}, neither 'answer' nor 'complete'")
 
     async def close(self) -> None:
-        """Let go of the connections, and of the grader's thread."""
+        """Let go of the connections, and of the threads of graders and agents."""
         for lane in set(self._lanes.values()):
             await lane.close()
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._agents is not None:
+            self._agents.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, leased: LeasedTask, published: Mapping[str, Any]) -> Outcome:
         body = leased.body
@@ -104,11 +111,12 @@ class Answers:
         if template is None:
             raise RunError(f"task {leased.task}: the parameters have no template {name['template']}")
         usage = Usage()
-        if self._stuck > MOST_STUCK:
-            raise RequestError(
-                f"prompts.grader: did not return {self._stuck} times in {self._runner}, the last time within"
-                f" {self._seconds:g} s; give it an end of its own, or more prompts.rollout_seconds"
-            )
+        for key, stuck in (("prompts.grader", self._stuck), ("prompts.agent", len(self._abandoned))):
+            if stuck > MOST_STUCK:
+                raise RequestError(
+                    f"{key}: did not return {stuck} times in {self._runner}, the last time within"
+                    f" {self._seconds:g} s; give it an end of its own, or more prompts.rollout_seconds"
+                )
         tried = await self._tried(task, template, usage, str(name["attempt"]))
         result = {
             "do": "answer",
@@ -133,7 +141,9 @@ class Answers:
         try:
             async with limit:
                 tried.answer = await chat(body["messages"], endpoint=body["role"])
-            if len(tried.answer) > LONGEST_TEXT:
+            if _is_over(limit):
+                tried.fail(self._late(usage), "time")
+            elif len(tried.answer) > LONGEST_TEXT:
                 tried.fail(f"it is {len(tried.answer):,} characters long, more than {LONGEST_TEXT:,}")
         except TimeoutError:
             tried.fail(self._late(usage), "time")
@@ -155,9 +165,9 @@ class Answers:
                 tried.grade = await grading.grade(self._grader, task, tried.answer, partial(self._in_thread, limit))
         except RequestError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             call = _call_behind(error)
-            if limit.expired():
+            if _is_over(limit):
                 tried.fail(self._late(usage), "time")
             elif isinstance(call, RequestError):
                 raise call from None
@@ -169,6 +179,8 @@ class Answers:
         else:
             if tried.grade.error is not None:
                 tried.fail(str(tried.grade.reason), "grader", "grader_error", tried.grade.error)
+            elif _is_over(limit):  # it blocked, so that nothing could cut it off; what comes late does not count
+                tried.fail(self._late(usage), "time")
         return tried
 
     def _late(self, usage: Usage) -> str:
@@ -185,12 +197,31 @@ class Answers:
         return [(tried.kind, {**body, "detail": _plain(tried.problem)})]
 
     async def _said(self, task: Mapping[str, Any], template: str, chat: Chat) -> str:
-        answer = self._agent(dict(task), template, chat)
+        if self._agents is None:
+            answer = self._agent(dict(task), template, chat)
+        else:
+            thread = asyncio.wrap_future(self._agents.submit(self._agent, dict(task), template, chat))
+            answer = await self._returned(thread)
         if inspect.isawaitable(answer):
             answer = await answer
         if not isinstance(answer, str):
             raise TypeError(f"it returned {type(answer).__name__}, not text")
         return answer
+
+    async def _returned(self, thread: asyncio.Future[Any]) -> Any:
+        """What an agent in a thread gives. It cannot be ended: cancelled, it is left to itself, and remembered."""
+        try:
+            return await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            if not thread.done():
+                self._abandoned.add(thread)
+                thread.add_done_callback(self._come_back)
+            raise
+
+    def _come_back(self, thread: asyncio.Future[Any]) -> None:
+        self._abandoned.discard(thread)
+        if not thread.cancelled():
+            thread.exception()  # what it raises so late is of no use
 
     async def _in_thread(
         self, limit: asyncio.Timeout, grader: Callable[..., Any], task: Mapping[str, Any], answer: str
@@ -218,6 +249,12 @@ class Answers:
         if not 0 <= item < len(tasks):
             raise RunError(f"task {leased.task}: {split} has {len(tasks)} items, and item {item} was asked for")
         return tasks[item]
+
+
+def _is_over(limit: asyncio.Timeout) -> bool:
+    """Whether the time was over, also where nothing gave the loop a chance to say so."""
+    until = limit.when()
+    return limit.expired() or (until is not None and asyncio.get_running_loop().time() > until)
 
 
 def _call_behind(error: BaseException) -> CallFailed | RequestError | None:

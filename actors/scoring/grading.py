@@ -51,7 +51,7 @@ async def grade(
         if inspect.isawaitable(given):
             given = await given
         return read(given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = f"the grader raised {type(error).__name__}: {error}"[:LONGEST_REASON]
         return Grade(0.0, told, traceback.format_exc()[-4000:])
 

@@ -109,7 +109,25 @@ async def hung_again_and_again(grader: str, server: str) -> None:
 
 
 AGENTS = """
-import asyncio
+import asyncio, sys, threading, time
+
+ended, waiting = threading.Event(), []
+
+def plain(task, template, chat): return "plain " + threading.current_thread().name
+def plain_chat(task, template, chat): return chat(template.replace("{question}", task["question"]))
+def hangs(task, template, chat): ended.wait(60)
+
+def hangs_once(task, template, chat):
+    waiting.append(task)
+    if len(waiting) == 1:
+        ended.wait(60)
+    return task["answer"]
+
+async def blocks(task, template, chat):
+    time.sleep(0.8)
+    return task["answer"]
+
+async def leaves(task, template, chat): sys.exit("no key")
 
 async def twice(task, template, chat):
     first = await asyncio.gather(*(chat(template.replace("{question}", task["question"])) for _ in range(6)))
@@ -133,7 +151,7 @@ class Patient:
 @pytest.mark.parametrize(
     ("agent", "says"),
     [("raises", "LookupError: lost"), ("number", "TypeError: it returned int, not text"),
-     ("late", "TimeoutError: its own"), ("lost", "no endpoint is named 'judge'"),
+     ("leaves", "SystemExit: no key"), ("late", "TimeoutError: its own"), ("lost", "no endpoint is named 'judge'"),
      ("stream", "'stream' may not be an option of a call")],
 )  # fmt: skip
 def test_agents_that_fail(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: str, says: str) -> None:
@@ -153,6 +171,40 @@ def test_agents_of_every_form(server: str, tmp_path: Path, monkeypatch: pytest.M
     same, _ = one(resolved(server, prompts={"agent": f"{module}:twice"}))
     assert sorted(same["answer"].split("|")) == sorted(several["answer"].split("|"))
     assert not one(resolved(server, prompts={"agent": f"{module}:Patient"}))[0]["failed"]
+
+
+def test_plain_agents_have_threads(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = own(tmp_path, monkeypatch, AGENTS)
+    assert one(resolved(server, prompts={"agent": f"{module}:plain"}))[0]["answer"].startswith("plain agent")
+    assert one(resolved(server, prompts={"agent": f"{module}:plain_chat"}))[0]["usage"][0]["calls"] == 1
+
+
+def test_a_plain_agent_that_does_not_return_is_late(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = own(tmp_path, monkeypatch, AGENTS)
+
+    async def several(agent: str, items: int) -> list[dict[str, Any]]:
+        prompts = {"agent": f"{module}:{agent}", "rollout_seconds": 0.3}
+        async with rolling(resolved(server, prompts=prompts)) as rollout:
+            return [(await result_of(rollout, answering(item)))[0] for item in range(items)]
+
+    try:
+        first, *others = asyncio.run(several("hangs_once", 4))
+        assert (first["failed"], first["missing"]) == (True, "time")
+        assert "not done within 0.3 s" in first["reason"]
+        assert [result["reward"] for result in others] == [1.0] * 3, "nobody waits for its thread"
+        with pytest.raises(RequestError, match=r"prompts\.agent: did not return 9 times in actor-0"):
+            asyncio.run(several("hangs", 24))
+    finally:
+        importlib.import_module(module).ended.set()
+
+
+def test_an_answer_that_comes_late_does_not_count(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = own(tmp_path, monkeypatch, AGENTS)
+    result, _ = one(resolved(server, prompts={"agent": f"{module}:blocks", "rollout_seconds": 0.3}))
+    assert (result["failed"], result["missing"]) == (True, "time")
+    assert one(resolved(server, prompts={"agent": f"{module}:blocks"}))[0]["reward"] == 1.0
 
 
 def test_any_text_can_be_recorded(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

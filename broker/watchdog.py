@@ -6,7 +6,7 @@ launcher starts it again, or goes on to the end of the run.
 
 Invariant: the role's thread does nothing for it but to mark which call it is in (`Watched.call`). User code that holds
 the interpreter stops this thread as well: then `faulthandler`, which needs no interpreter, writes the stack and ends
-the process a little after the limit.
+the process a little after the longest limit.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from broker.errors import HeadraceError
-
-if TYPE_CHECKING:
-    from broker.station import Station
+from broker.tracker_spoke import TrackerSpoke
 
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 1.0
@@ -33,7 +31,7 @@ QUIET_SECONDS = 1.0
 STUCK_SECONDS = 5.0
 """A call counts as stuck after so long, or four times the longest that came back before."""
 INTERPRETER_SECONDS = 10.0
-"""How much later than the limit a process ends whose interpreter is held."""
+"""How much later than the longest limit a process ends whose interpreter is held."""
 
 
 class Call(NamedTuple):
@@ -61,6 +59,25 @@ class Watched(Protocol):
 
     def late(self, call: Call, seconds: float, stack: str) -> tuple[int, str]:
         """Record that a call has not returned for so long. Returns the role's exit status and its last words."""
+        ...
+
+
+class WatchedRole(Protocol):
+    """What the watchdog needs of the role's `broker.station.Station`."""
+
+    tracker: TrackerSpoke
+    watched: Watched | None
+    doing: str
+    reported_at: float
+    """When the role's thread reported last, in monotonic seconds."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is ending; raises where the role cannot go on."""
+        ...
+
+    def say(self, doing: str, rates: Mapping[str, float] = ...) -> None:
+        """Say this of the role, from any thread."""
         ...
 
 
@@ -95,7 +112,7 @@ def stack_of(thread: int) -> str:
 class Watchdog:
     """The watchdog of one role. To be made on the role's thread."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: WatchedRole) -> None:
         self._station = station
         self._role = threading.get_ident()
         self._clock = CallClock()

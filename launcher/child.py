@@ -100,9 +100,10 @@ def enter(child: ChildSpec, lifeline: int) -> int:
             status = main(child.spec)
         return status if isinstance(status, int) else 0
     except SystemExit as left:
-        if left.code:
-            traceback.print_exc()  # ends with the message of `sys.exit(message)`
-        return left.code if isinstance(left.code, int) else int(left.code is not None)
+        if not left.code:
+            return 0
+        traceback.print_exc()  # of the user's code: it ends with the message of `sys.exit(message)`
+        return STATUS_FAILED
     except RequestError as error:
         print(error, file=sys.stderr)
         return STATUS_REQUEST

@@ -89,7 +89,7 @@ class EnvironmentWatch:
         key = f"environment.{'start' if start else 'step'}_seconds"
         about: dict[str, Any] = {"environment": copy}
         if rows is not None:
-            about |= rows.place_of(copy or 0)
+            about |= rows.transition_of(copy or 0)
         where = ", ".join(f"{name} {about[name]}" for name in ("seed", "episode", "step") if name in about)
         words = (
             f"{self._id}: {call.what}{f' ({where})' if where else ''} has not returned for {seconds:.0f} s;"

@@ -65,7 +65,7 @@ class Rows:
         """Copy i's episode, which ends with this row."""
         return Episode(self.length(i), returns, lengths, perf_counter() - self._began_at[i], i)
 
-    def place_of(self, i: int) -> dict[str, int]:
+    def transition_of(self, i: int) -> dict[str, int]:
         """What names copy i's next transition: its seed, and the episode and step in which it is made."""
         return {"seed": self.seed_of(i), "episode": self._episode[i], "step": max(0, self.length(i) - 1)}
 

@@ -69,7 +69,7 @@ def seen(gate: Gate, target: Callable[[], Any]) -> tuple[Call | None, Any, str]:
     thread.start()
     assert gate.entered.wait(20)
     call, rows, copy = EnvironmentWatch(SECTION).call(), CALLS.rows, CALLS.copy
-    place = None if rows is None else rows.place_of(copy or 0)
+    place = None if rows is None else rows.transition_of(copy or 0)
     assert thread.ident is not None
     stack = stack_of(thread.ident)
     gate.opened.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -46,6 +47,35 @@ def crash(plain: dict[str, Any]) -> None:
     """Raise."""
     print("so far so good")
     raise ValueError("the last words")
+
+
+def exits(plain: dict[str, Any]) -> None:
+    """Leave as scripts do."""
+    sys.exit("no licence is free")
+
+
+def exits_with_two(plain: dict[str, Any]) -> None:
+    """Leave with the status that stands for a wrong request elsewhere."""
+    sys.exit(2)
+
+
+def vanishes(plain: dict[str, Any]) -> None:
+    """Leave without a chance for anybody, right after some words."""
+    print("the licence server is gone", flush=True)
+    os._exit(7)
+
+
+def segfault(plain: dict[str, Any]) -> None:
+    """Crash in native code."""
+    ctypes.string_at(0)
+
+
+def in_a_thread(plain: dict[str, Any]) -> None:
+    """Fail because a thread has failed."""
+    thread = threading.Thread(target=crash, args=(plain,))
+    thread.start()
+    thread.join()
+    os._exit(1)
 
 
 def wrong(plain: dict[str, Any]) -> None:

@@ -36,6 +36,15 @@ def test_each_event_is_told_once_and_the_status_every_two_seconds() -> None:
     assert len(teller.tell(document, 2.6)) == 1, "the same words at the same time twice are two events"
 
 
+def test_the_status_line_names_who_is_stuck() -> None:
+    document = documents.spread()
+    document["roles"][1] |= {"state": "stalled", "doing": "waiting for experience"}
+    document["roles"][-1] |= {"state": "stalled", "doing": "in environment 3's step for 10 s"}
+    name = document["roles"][-1]["name"]
+    assert f"{name} is stalled, in environment 3's step for 10 s (+1)" in status_line(document)
+    assert "is stalled" not in status_line(documents.spread())
+
+
 def test_alarms_and_phases_are_told_at_once() -> None:
     teller = Teller()
     teller.tell(documents.spread(), 0.0)

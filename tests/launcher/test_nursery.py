@@ -111,6 +111,10 @@ def test_a_child_has_a_session_a_log_and_the_variables(engine: Engine, tmp_path:
     ("main", "status", "words"),
     [
         ("crash", 1, "ValueError: the last words"),
+        ("exits", 1, "SystemExit: no licence is free"),
+        ("exits_with_two", 1, "SystemExit: 2"),
+        ("vanishes", 7, "the licence server is gone"),
+        ("in_a_thread", 1, "ValueError: the last words"),
         ("wrong", 2, "no cuda here"),
         ("absent", 2, "module 'mains' has no attribute"),
     ],
@@ -119,6 +123,14 @@ def test_how_it_ended_and_its_last_words(engine: Engine, tmp_path: Path, main: s
     engine.spawn(spec(tmp_path, main))
     assert Seen(engine).exited(main).status == status
     assert words in last_words(tmp_path / f"{main}.1.log").splitlines()[-1]
+
+
+def test_a_crash_in_native_code_leaves_its_stack(engine: Engine, tmp_path: Path) -> None:
+    engine.spawn(spec(tmp_path, "segfault"))
+    assert Seen(engine).exited("segfault").status == -signal.SIGSEGV
+    words = last_words(tmp_path / "segfault.1.log")
+    assert words.startswith("Fatal Python error: Segmentation fault")
+    assert "in segfault" in words
 
 
 def test_sigterm_is_a_wish_and_sigint_is_nothing(engine: Engine, tmp_path: Path) -> None:

@@ -285,6 +285,16 @@ def test_alive_without_progress_is_stalled() -> None:
     assert standings_document(fold, live, 21.0)["roles"][0]["state"] == "lost"
 
 
+def test_a_role_whose_watchdog_says_so_is_stalled() -> None:
+    fold, live = Standings(), Live()
+    live.hello("actor-0", b.ONE, Hello(role="actor", pid=1), 0.0)
+    live.status("actor-0", b.ONE, Status(doing="in environment 3's step for 6 s", rates={"stuck": 6.0}), 6.0)
+    role = standings_document(fold, live, 6.0)["roles"][0]
+    assert (role["state"], role["doing"], role["rates"]) == ("stalled", "in environment 3's step for 6 s", {})
+    live.status("actor-0", b.ONE, Status(doing="acting"), 7.0)
+    assert standings_document(fold, live, 7.0)["roles"][0]["state"] == "alive"
+
+
 def test_credit_is_the_sum_of_what_is_known() -> None:
     live = Live()
     assert live.credit("p") is None

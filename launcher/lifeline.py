@@ -8,13 +8,17 @@ main thread is doing.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from broker.descendants import end_children
+from broker.descendants import end_children, reap
+
+REAP_SECONDS = 10
+"""Seconds between two looks for children that ended and that nobody waits for."""
 
 
 class Lifeline:
@@ -51,9 +55,11 @@ def watch(
 
 
 def _watch(reader: int, before: Callable[[], None] | None, before_seconds: float, grace: float) -> None:
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
     try:
-        while os.read(reader, 64):
-            pass
+        while not poller.poll(REAP_SECONDS * 1000) or os.read(reader, 64):
+            reap()
     except OSError:
         return  # the descriptor was closed here: nothing is watched any more
     if before is not None:

@@ -101,3 +101,24 @@ def test_guarded_ends_when_it_is_cut_off(tmp_path: Path, how: str) -> None:
         os.close(reader)
         if how != "lifeline":
             os.close(writer)
+
+
+REAPING = """
+import subprocess, time
+from broker.descendants import adopt, children, reap
+adopt()
+for _ in range(8):
+    subprocess.run(["sh", "-c", "true &"], check=True)
+kept = subprocess.Popen(["sh", "-c", "exit 7"])
+deadline = time.monotonic() + 20
+while list(children().values()).count("Z") < 9 and time.monotonic() < deadline:
+    time.sleep(0.01)
+reap(most=3)
+print(list(children().values()).count("Z"), kept.wait())
+reap(most=3)
+"""
+
+
+def test_adopted_children_are_waited_for() -> None:
+    answer = subprocess.run([sys.executable, "-c", REAPING], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert answer.stdout == "3 7\n"

@@ -72,7 +72,7 @@ def own_session() -> None:
 def enter(child: ChildSpec, lifeline: int) -> int:
     """Become the role and run its main.
 
-    Returns the exit status: 0, 1 (it failed), 2 (the request was wrong), 3 (another attempt would fail alike).
+    Returns the exit status: 0, 1 (it failed), 2 (the request was wrong), 3 (a restart would fail in the same way).
     """
     own_session()
     adopt()
@@ -102,7 +102,7 @@ def enter(child: ChildSpec, lifeline: int) -> int:
     except SystemExit as left:
         if not left.code:
             return 0
-        traceback.print_exc()  # of the user's code: it ends with the message of `sys.exit(message)`
+        traceback.print_exc()  # from the user's code: its last line has the message of `sys.exit(message)`
         return STATUS_FAILED
     except RequestError as error:
         print(error, file=sys.stderr)

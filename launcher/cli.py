@@ -171,7 +171,7 @@ def export(
     if to is None:
         text = best_template(directory, policy)
         if out is None:
-            typer.echo(words.lines(text) if sys.stdout.isatty() else text)  # a pipe gets it to its last character
+            typer.echo(words.lines(text) if sys.stdout.isatty() else text)  # a pipe gets the exact text
         else:
             check_place(out)
             _write_text(out, text)
@@ -187,8 +187,8 @@ def mend(run_dir: Annotated[Path, typer.Argument(metavar="RUN-DIR")]) -> None:
 
     made = make(run_dir)
     ends = f"; it ends there because {made.why}" if made.why else ": all that there were"
-    spoilt = f"\n{made.refused:,} of them have a damaged body, and are kept as `refused`" if made.refused else ""
-    _say(f"{made.facts:,} facts are in the new ledger{ends}{spoilt}\nthe damaged file is kept as {made.aside}")
+    damaged = f"\n{made.refused:,} of them have a damaged body, and are kept as `refused`" if made.refused else ""
+    _say(f"{made.facts:,} facts are in the new ledger{ends}{damaged}\nthe damaged file is kept as {made.aside}")
 
 
 @app.command()
@@ -219,7 +219,7 @@ def evaluate(
 
     from broker.descendants import guarded
 
-    status = guarded(lambda: _answered(play))  # the environment is the user's, and may leave processes behind
+    status = guarded(lambda: _answered(play))  # the user's environment may leave processes behind
     if status < 0:
         from broker.exits import describe
 
@@ -252,7 +252,7 @@ def _print_json(value: object) -> None:
 
 
 def _answered(command: Callable[[], object]) -> int:
-    """The exit status of a command: an error of ours becomes its message on stderr."""
+    """Run a command and return its exit status; a Headrace error becomes its message on stderr."""
     try:
         command()
     except RequestError as error:
@@ -273,7 +273,7 @@ def _answered(command: Callable[[], object]) -> int:
 
 
 def main() -> None:
-    """The entry point `headrace`."""
+    """Run the command line: the entry point `headrace`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what the terminal's encoding has no sign for ends no run

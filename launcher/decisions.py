@@ -36,7 +36,7 @@ class RoleStarted:
 
 @dataclass(frozen=True)
 class Progressed:
-    """The process of the role has done something of what it is there for."""
+    """The process of the role has made progress in its work."""
 
     role: str
 

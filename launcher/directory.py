@@ -4,8 +4,8 @@
                              ledger.sqlite  summary.json  checkpoints/  logs/
 
 Invariant: a directory belongs to one run: one that holds a ledger is only entered to resume it, and never while another
-launch holds its lock. It is for its owner alone (0700, its files 0600). The launcher removes nothing from it that a
-role may have worked in.
+launch holds its lock. Only its owner may enter it (0700, its files 0600). The launcher removes nothing from a directory
+in which a role may have worked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RunDirectory:
 
     path: Path
     is_new: bool = False
-    """Whether this launch made the folder."""
+    """Whether this launch created the folder."""
 
     @property
     def run_file(self) -> Path:
@@ -46,7 +46,7 @@ class RunDirectory:
 
     @property
     def spaces_file(self) -> Path:
-        """The agents and spaces that the run was begun with."""
+        """The record of the agents and spaces that the run began with."""
         return self.path / "spaces.json"
 
     @property
@@ -101,11 +101,11 @@ class RunDirectory:
             return False
 
     def discard(self) -> None:
-        """Remove what the launcher itself wrote into a run in which no role was ever started, and empty folders."""
+        """Remove the launcher's own files, and empty folders, from a run in which no role was ever started."""
         for written in (self.run_file, self.spaces_file, self.token_file, self.log("nursery"), self.path / "ipc"):
             written.unlink(missing_ok=True)
         for folder in (self.path / "logs", self.checkpoints, *([self.path] if self.is_new else [])):
-            with suppress(OSError):  # there is more in it
+            with suppress(OSError):  # it is not empty
                 folder.rmdir()
 
     def close(self) -> None:
@@ -131,9 +131,9 @@ def make(name: str, run_dir: Path | None = None, *, resume: bool = False, root: 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Of two launches that enter one directory at a time, the second sees what the first has made of it.
+    """Make the directory if needed, and lock it: a second launch that enters it waits, and sees what the first made.
 
-    Gives whether the directory was made here.
+    Yields whether the directory was created here.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -154,7 +154,7 @@ def _enter(name: str, directory: RunDirectory, *, resume: bool) -> RunDirectory:
         _check_empty(directory)
     elif is_held(directory.path) or directory.launched():
         raise RequestError(f"{directory.path}: its run is still going on; `headrace watch` shows it")
-    with suppress(PermissionError):  # a filesystem without modes, or a folder that another user lent
+    with suppress(PermissionError):  # a filesystem without modes, or a folder that belongs to another user
         directory.path.chmod(0o700)
     try:
         for folder in (directory.checkpoints, directory.path / "logs"):
@@ -202,7 +202,7 @@ def newest(root: Path = RUNS_OUT) -> RunDirectory:
 
 
 def last_words(log: IO[bytes]) -> str:
-    """The end of a log that is open, as `output_end` cuts it."""
+    """Return the end of an open log, as `output_end` cuts it."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
     return output_end(log.read(LAST_WORDS_BYTES))
 

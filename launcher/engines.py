@@ -48,7 +48,7 @@ class Exited:
     pid: int | None
     status: int | None
     words: str = ""
-    """Why there was no process, where none could be started."""
+    """Why no process could be started, if none could."""
 
 
 class _Child:
@@ -155,7 +155,7 @@ class PlainEngine(Engine):
         arguments = [sys.executable, "-m", "launcher.child", str(self._lifeline.reader)]
         try:
             process = start(arguments, spec.to_plain(), (self._lifeline.reader,), Path(spec.log))
-        except OSError as error:  # no process to be had just now: as good as one that died at once
+        except OSError as error:  # the system has no process to give: report it like one that died at once
             self._unborn(spec, error)
             return
         self._processes[process.pid] = process
@@ -304,7 +304,7 @@ class NurseryEngine(Engine):
 
 
 def _status(pid: int) -> int | None:
-    """The exit status of an orphan that has come to this process; None where it went to another one."""
+    """Return the exit status of an orphan that this process has adopted; None if another process has."""
     with suppress(ChildProcessError):
         gone, status = os.waitpid(pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if gone else None

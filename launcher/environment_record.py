@@ -1,7 +1,7 @@
-"""The agents and spaces that a run was trained in: kept when it begins, compared when it is resumed or loaded.
+"""The record of a run's agents and spaces: written when the run begins, compared when it is resumed or loaded.
 
-Invariant: a policy goes on, or plays, only in an environment with the agents and spaces that it learned in. A run
-directory of an older version has no record, and is given one when it is resumed.
+Invariant: a policy is trained further, or plays, only in an environment with the agents and spaces of its run. A run
+directory of an older version has no record, and gets one when it is resumed.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ LARGEST_RECORD = 64 * 1024 * 1024
 
 
 def keep(where: RunDirectory, spaces: Spaces | None) -> None:
-    """Write the record of a run that has none. RequestError: it has one, and the environment is another now."""
+    """Write the record of a run that has none. RequestError if it has one, and the environment differs from it."""
     if spaces is not None and not compare(where, spaces):
         files.write_whole(where.spaces_file, json.dumps({"kind": spaces.kind, "agents": spaces.agents}).encode())
 
 
 def compare(where: RunDirectory, spaces: Spaces | None) -> bool:
-    """Whether there is a record. RequestError names both where the environment is another than the recorded one."""
+    """Tell whether there is a record. RequestError names both environments if they differ."""
     try:
         stored = json.loads(files.read(where.spaces_file, LARGEST_RECORD))["agents"]
     except FileNotFoundError:
         return False
     except (ValueError, LookupError, TypeError):
-        raise RequestError(f"{where.spaces_file}: cannot be read: remove it, if the environment is the same") from None
+        raise RequestError(f"{where.spaces_file}: cannot be read: remove it if the environment is unchanged") from None
     differences = differing(stored, spaces.agents if spaces is not None else {})
     if differences:
         raise RequestError(
-            f"{where.path}: its environment is another than when the run began: {'; '.join(differences)}; "
+            f"{where.path}: its environment has changed since the run began: {'; '.join(differences)}; "
             "restore the environment's code and settings, or start a new run"
         )
     return True
 
 
 def differing(stored: Mapping[str, Any], agents: Mapping[str, Any]) -> list[str]:
-    """What differs, in words. Keys that specs did not have when they were stored are passed over."""
+    """Describe the differences. Keys that the stored specs do not have are ignored."""
     if stored.keys() != agents.keys():
-        return [f"its agents were {', '.join(stored)}, and are {', '.join(agents) or 'none'}"]
-    found = []
+        return [f"its agents were {', '.join(stored)}, and are now {', '.join(agents) or 'none'}"]
+    differences = []
     for agent, specs in stored.items():
         for role, verb in (("observation", "saw"), ("action", "did")):
             before, now = specs[role], agents[agent][role]
             if not _same(before, now):
-                found.append(f"{agent} {verb} {_described(before)}, and now {_described(now)}")
-    return found
+                differences.append(f"{agent} {verb} {_described(before)}, and now {_described(now)}")
+    return differences
 
 
 def _same(stored: Any, now: Any) -> bool:
@@ -64,6 +64,6 @@ def _same(stored: Any, now: Any) -> bool:
 
 
 def _described(spec: Mapping[str, Any]) -> str:
-    """A spec in few words, with a box's bounds."""
+    """Describe a spec briefly, with a box's bounds."""
     bounds = f" from {spec['low']} to {spec['high']}" if spec.get("low") else ""
     return spec_words(spec) + f"{bounds:.120}"

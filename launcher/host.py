@@ -67,15 +67,15 @@ def start(
 
 
 def open_log(log: Path) -> IO[bytes]:
-    """A log to append to and to read from. Its folder is made again where it was removed."""
+    """Open a log for appending and reading. Makes its folder again if it was removed."""
     log.parent.mkdir(mode=0o700, exist_ok=True)
     return os.fdopen(open_file(log, os.O_RDWR | os.O_APPEND | os.O_CREAT), "ab+", buffering=0)
 
 
 def process_start(pid: int) -> int | None:
-    """When a process was created, in the kernel's ticks since boot: no clock that is set changes it.
+    """Return when a process was created, in the kernel's ticks since boot, which setting a clock does not change.
 
-    None if there is none, or nothing of it but a zombie. With its pid this names a process for ever.
+    None if there is no such process, or only a zombie. Together with the pid the time identifies a process for ever.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -1,7 +1,7 @@
 """One question to the user's code, in a process that can do no harm here.
 
-Invariant: nothing of the user's is imported into the launcher; the process that answers is gone, with all that it
-started, when `answer` returns or raises, and at the latest after its deadline. It watches the lifeline as roles do.
+Invariants: the launcher imports no code of the user's; the process that answers has ended, with all that it started,
+when `answer` returns or raises, and soon after its deadline at the latest. It watches the lifeline as roles do.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from launcher.host import append_folder, start
 from launcher.lifeline import Lifeline
 
 END_SECONDS = 5.0
-"""How long the process may take to end itself and what it started."""
+"""Seconds that the process may take to end itself and what it started."""
 
 
 class Inquiry:
     """Asked at once and answered later, so that other things go on meanwhile.
 
     `module` is run as a program with `question` as JSON on its standard input; the last line of its output is the
-    answer as JSON, or {"error": message}. `about` says in messages what could not be made, and `key` which key of the
-    run file holds the deadline of `seconds`.
+    answer as JSON, or {"error": message}. Messages name with `about` what could not be made, and with `key` the key of
+    the run file that sets the deadline of `seconds`.
     """
 
     def __init__(
@@ -50,35 +50,35 @@ class Inquiry:
         self._process = start(arguments, question, (reader,), self._out, self._errors)
 
     def answer(self) -> dict[str, Any]:
-        """What it answered. RequestError with its error, its last words, or what it was at when its time was over."""
+        """Wait for the answer. RequestError with its error, the end of its output, or where it was at the deadline."""
         late = False
         try:
             self._process.wait(self._seconds)
         except subprocess.TimeoutExpired:
             late = True
-            self._end()  # it says on its standard error what it was doing
+            self._end()  # it prints its stack on standard error
         try:
             out, errors = (_content(file) for file in (self._out, self._errors))
         finally:
             self.close()
-        said = "\n".join(f"  {line}" for line in output_end(errors).splitlines())
+        output = "\n".join(f"  {line}" for line in output_end(errors).splitlines())
         if late:
             raise RequestError(
                 f"{self._about}: it could not be made within {self._seconds:g} s, which is {self._key} of the run file:"
-                f" raise that, or make it faster; it was at\n{said}"
+                f" raise that, or make it faster; it was at\n{output}"
             )
         try:
             reply = json.loads(out.strip().split(b"\n")[-1])
             error = reply.get("error")
         except (ValueError, AttributeError):
             how = describe(self._process.returncode)
-            raise RequestError(f"{self._about}: it could not be made ({how}); it said\n{said}") from None
+            raise RequestError(f"{self._about}: it could not be made ({how}); it printed\n{output}") from None
         if error is not None:
             raise RequestError(str(error))
         return dict(reply)
 
     def close(self) -> None:
-        """End the process and what it started. May be called again."""
+        """End the process and what it started. A second call does nothing."""
         self._end()
         self._out.close()
         self._errors.close()
@@ -100,7 +100,7 @@ def _content(file: IO[bytes]) -> bytes:
 
 
 def _run(folder: str, module: str) -> None:
-    """Run the module as a program; a native crash, and SIGABRT at the deadline, leave the stack on standard error."""
+    """Run the module as a program. A native crash, or SIGABRT at the deadline, prints the stack on standard error."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
     append_folder(folder or None)

@@ -73,13 +73,13 @@ class Launch:
     resumed: bool = False
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     began: bool = False
-    """Whether a role was ever asked for: from then on the directory holds work."""
+    """Whether a role was ever requested: from then on the directory may hold work."""
     wall: Callable[[], int] = time.time_ns
-    """The wall clock. It is read once, to set the run's clock."""
+    """The wall clock, read once to set the run's clock."""
     _logs: dict[tuple[str, int], IO[bytes]] = field(default_factory=dict)
-    """Of each attempt under way: open, so that its last words can be read whatever becomes of the folder."""
+    """The open log of each running attempt, so that its last words can be read even if the folder is removed."""
     strangers: frozenset[int] = frozenset()
-    """Children of this process that are not the run's."""
+    """Children of this process that do not belong to the run."""
     _pids: dict[str, int] = field(default_factory=dict)
     _exits: dict[str, int] = field(default_factory=dict)
     _outcome: d.EndRun | None = None
@@ -226,7 +226,7 @@ class Launch:
         text = event.words
         with ExitStack() as logs:
             opened = [self._logs.pop((event.role, event.attempt), None)]
-            with suppress(OSError, RequestError):  # a role makes another one if its folder was removed before it began
+            with suppress(OSError, RequestError):  # a role opens a new log if the folder was removed before it began
                 opened.append(os.fdopen(files.open_file(path), "rb"))
             for log in filter(None, opened):
                 text = text or last_words(logs.enter_context(log))
@@ -290,7 +290,7 @@ class Launch:
             return
 
     def _end_left_behind(self) -> None:
-        """End what a role that is gone has left to this process; what actors and learners leave goes to the nursery."""
+        """End the orphans that this process adopted from an ended role. The nursery adopts those of its children."""
         roles = [pid for engine in self.engines.values() for pid in engine.pids()]
         end_children({*self.strangers, *roles, *filter(None, [self.nursery.pid])})
 
@@ -327,7 +327,7 @@ class Launch:
         self._interrupts.append("interrupted" if number == signal.SIGINT else signal.Signals(number).name)
 
     def _before(self) -> tuple[int, int]:
-        """The number of this launch, and the latest reading of the run's clock before it."""
+        """Return the number of this launch, and the latest time of the run's clock before it."""
         if not self.where.ledger.exists():
             return 1, 0
         from tracker.ledger import LedgerReader

@@ -10,8 +10,8 @@ It reads orders from a socket (JSON lines), forks, reaps and reports:
 Invariant: it has one thread, no context, no device and no user code, so that a fork of it is clean. Orders sent before
 the imports are done wait in the socket. A child that lives has reported itself before the launcher can read the end of
 the socket, so that no child is unknown even when the nursery is killed in the middle of an order. When the lifeline or
-the socket closes it ends its children's groups and then itself. What a child leaves behind, in whatever session, comes
-to the nursery and is killed before the child's exit is reported.
+the socket closes it ends its children's groups and then itself. Orphans of a child, in whatever session, are adopted by
+the nursery and killed before the child's exit is reported.
 """
 
 from __future__ import annotations

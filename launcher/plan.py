@@ -36,7 +36,7 @@ DEFAULT_BATCH_STEPS = {"ppo": 2048}
 """What an algorithm takes where its settings name no batch_steps; a test holds it to the learners' own defaults."""
 MAINS = {"tracker": "tracker.role:main", "learner": "learners.role:main", "actor": "actors.role:main"}
 ARRAY_PADDING = 64
-"""Bytes by which an array in a payload may be longer (`broker.layouts`)."""
+"""Most bytes that padding adds to an array in a payload (`broker.layouts`)."""
 TRACKER_FINISH_SECONDS = 3.0
 """For its last commit, when the launcher has died."""
 
@@ -193,7 +193,7 @@ def endpoint(name: str, main: str, settings: Mapping[str, Any]) -> Role:
     return Role(f"endpoint-{name}", "endpoint", engine="plain", entry=main, settings=dict(settings))
 
 
-def child_of(  # noqa: PLR0917 - what identifies an attempt, one by one
+def child_of(  # noqa: PLR0917 - an attempt is identified by this many values
     plan: Plan, name: str, attempt: int, directory: RunDirectory, launch: int = 1, clock: int = 0
 ) -> ChildSpec:
     """What the process of this attempt of a role is given: `broker.station.Spec` and what `launcher.child` needs."""
@@ -248,7 +248,7 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
 
 
 def _fragment_bytes(spaces: Mapping[str, Any], rows: int, width: int) -> int:
-    """At least the bytes of a fragment (`actors.columns`), whose arrays are each padded."""
+    """Return an upper bound of a fragment's bytes (`actors.columns`), with the padding of each array."""
     import numpy as np  # here, because the launcher starts without it
 
     leaves, action = spaces["observation"]["leaves"], spaces["action"]

@@ -1,4 +1,4 @@
-"""Asking the run's environment for its agents and spaces, and playing it for a moment.
+"""The launcher's probe: asks the run's environment for its agents and spaces, and plays it for a moment.
 
 Invariant: the environment is made in a process of its own (`launcher.inquiry`), never in the launcher.
 """
@@ -24,14 +24,14 @@ class Spaces:
     agents: dict[str, dict[str, Any]]
     """Agent -> {"observation": plain ObservationSpec, "action": plain ActionSpec}"""
     warnings: list[str] = field(default_factory=list)
-    """What is likely to hinder learning, though it can be played."""
+    """Properties of the environment that are likely to hinder learning, although it can be played."""
 
 
 class Probe:
     """One question to the environment, asked at once and answered later, so that other things go on meanwhile."""
 
     def __init__(self, run: RunFile, *, play: bool = True, module: str = MODULE) -> None:
-        """`play`: it is also played, as actors will. Without it only the spaces are asked for."""
+        """With `play` the environment is also played, as actors will. Otherwise only its spaces are read."""
         self._inquiry: Inquiry | None = None
         if run.environment is not None:
             plain, environment = run.to_plain(), run.environment
@@ -56,6 +56,6 @@ class Probe:
         return Spaces(reply["kind"], reply["agents"], reply["warnings"])
 
     def close(self) -> None:
-        """End the process and what it started. May be called again."""
+        """End the process and what it started. A second call does nothing."""
         if self._inquiry is not None:
             self._inquiry.close()

@@ -1,7 +1,8 @@
-"""Which roles have done what they are there for since their process started, as the standings tell.
+"""Which roles have made progress since their process started, by the standings.
 
-Invariant: being there is no progress. An actor's is what it played or rolled out, a learner's its versions, the
-tracker's what it stored, an endpoint's the calls that it answered or, where it counts none, what actors did meanwhile.
+Invariant: running is not progress. An actor's progress is what it played or rolled out, a learner's its versions, the
+tracker's the facts that it stored, and an endpoint's the calls that it answered (or, if it does not count them, what
+actors did in that time).
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from launcher import words
 
 
 class Progress:
-    """Remembers what each process had done when it was first seen."""
+    """Compares the work of each process with what it had done when it was first seen."""
 
     def __init__(self) -> None:
         self._first: dict[str, tuple[int, float]] = {}
-        """By role, its process and the least that was counted of it."""
+        """By role, its process and the lowest count of its work."""
 
     def observe(self, document: Mapping[str, Any], processes: Mapping[str, int]) -> list[str]:
-        """The roles that have done something. `processes` are those that live now, by role."""
+        """Return the roles that have made progress. `processes` are the running ones by role."""
         roles = words.objects(document.get("roles"))
         played = sum(_count(role) for role in roles if role.get("kind") == "actor")
         working = []
         for role in roles:
             name, process = words.text(role.get("name")), role.get("pid")
             if process is None or processes.get(name) != process:
-                continue  # what is shown is of a process before this one
+                continue  # the standings still show an earlier process
             count = _count(role)
             if role.get("kind") == "tracker":
                 count = words.number(words.mapping(document.get("facts")).get("stored")) or 0.0

@@ -88,10 +88,10 @@ def totals(search: dict[str, Any], width: int, others: int = 0) -> Line:
 
 
 def _failure(search: dict[str, Any]) -> list[Line]:
-    """How many rollouts and completions failed or are missing, and why most of them; no line where none did or is."""
+    """Show how many rollouts and completions failed or are missing, with the most frequent reason; a line for each."""
     lines: list[Line] = []
-    for label, told in (("failed", _failed(search)), ("missing", _missing(search))):
-        lines += [[(f"{label} ", LABEL), (told, "yellow")]] if told else []
+    for label, reason in (("failed", _failed(search)), ("missing", _missing(search))):
+        lines += [[(f"{label} ", LABEL), (reason, "yellow")]] if reason else []
     return lines
 
 
@@ -104,11 +104,11 @@ def _missing(search: dict[str, Any]) -> str:
 
 
 def _most(reasons: Any, count: Any) -> str:
-    """How many there are, and the most frequent reason."""
-    found = words.objects(reasons)
-    if not found:
+    """Return the count and the most frequent reason; empty without a reason."""
+    counted = words.objects(reasons)
+    if not counted:
         return ""
-    times, first = words.count(found[0].get("count")), words.text(found[0].get("reason"), words.DASH)
+    times, first = words.count(counted[0].get("count")), words.text(counted[0].get("reason"), words.DASH)
     every = words.count(count)
     return f"{every}: {first}" if times == every else f"{every}, {times} of them: {first}"
 

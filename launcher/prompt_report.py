@@ -134,13 +134,13 @@ def _usage(search: dict[str, Any]) -> list[RenderableType]:
 
 
 def _failures(search: dict[str, Any]) -> list[RenderableType]:
-    """By its reason, what failed, and so is a reward of 0 in the means, and what is missing, and so is in none."""
+    """Show reasons and counts of failed trials (rewards of 0 in the means) and of missing ones (in no mean)."""
     missing = words.mapping(search.get("missing")).get("reasons")
     lines: list[RenderableType] = []
     for label, reasons in (("failed", words.objects(search.get("failures"))), ("missing", words.objects(missing))):
         for item in reasons[:TOLD]:
-            told = f"{words.count(item.get('count'))} × {words.text(item.get('reason'), words.DASH)}"
-            lines.append(Text.assemble((f"{label:11}", "grey58"), (told, "yellow")))
+            reason = f"{words.count(item.get('count'))} × {words.text(item.get('reason'), words.DASH)}"
+            lines.append(Text.assemble((f"{label:11}", "grey58"), (reason, "yellow")))
         if len(reasons) > TOLD:
             lines.append(Text(f"           {len(reasons) - TOLD} more reasons", style="grey58"))
     return lines

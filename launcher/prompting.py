@@ -48,7 +48,7 @@ def resolve(tables: dict[str, Any], label: str) -> None:
             if isinstance(prompts.get(split), str):
                 path = _found(f"prompts.{split}", prompts[split], folder, label)
                 prompts[split] = str(path)
-                with suppress(RequestError):  # who reads the tasks says what is wrong with the file
+                with suppress(RequestError):  # `check_files` says what is wrong with the file
                     prompts.setdefault(f"{split}_sha256", dataset.digest(read_bytes(path)))
         if isinstance(prompts.get("template_file"), str) and "template" not in prompts:
             path = _found("prompts.template_file", prompts.pop("template_file"), folder, label)
@@ -119,7 +119,7 @@ def check_files(run: RunFile) -> None:
         settings = checked(run.learner.settings, run.learner.algorithm)
         if settings.money is not None and not any(end.price_in or end.price_out for _, end in _given(run)):
             raise RequestError(
-                "learner.settings.money: no endpoint has a price, so that this budget would never end; give"
+                "learner.settings.money: no endpoint has a price, so this budget would never be used up; set"
                 " endpoints.answer.price_in and price_out, or a budget in calls or tokens"
             )
     fields = {run.prompts.solution} if run.prompts.grader == DEFAULT_GRADER else set()
@@ -153,11 +153,11 @@ def _prompts(prompts: Prompts) -> list[tuple[str, str]]:
         wrong.append(("prompts.template", error))
     elif prompts.solution in placeholders(prompts.template):
         shown = f"{{{prompts.solution}}}"
-        told = (
+        mistake = (
             f"shows {shown}, the field of the solution, to the model; write {{{shown}}} for the text {shown}, "
             "or name another field in prompts.solution"
         )
-        wrong.append(("prompts.template", told))
+        wrong.append(("prompts.template", mistake))
     elif not placeholders(prompts.template):
         wrong.append(("prompts.template", "has no placeholder; write {question} where the task's field is to stand"))
     for key, value in (("prompts.agent", prompts.agent), ("prompts.grader", prompts.grader)):

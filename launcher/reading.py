@@ -104,7 +104,7 @@ def load(
 ) -> RunFile:
     """The resolved run file: the TOML, then the overrides, then the seed (drawn and recorded when none is given).
 
-    `stored`: it is a run's own copy, and keys that are newer than the run have the values that it was trained with.
+    `stored`: the file is a run's own copy, and keys that are newer than it get the values that held for the run.
     """
     source = locate(run)
     tables = parse(source)
@@ -161,8 +161,8 @@ def resume_differences(stored: RunFile, asked: RunFile) -> dict[str, tuple[Any, 
         told = "\n".join(f"  {path}: {old!r} -> {new!r}" for path, (old, new) in refused.items())
         raise RequestError(
             "a resumed run may change [stop], actors.processes, checkpoint_seconds, ending_seconds, rates, "
-            "lease_seconds, the environment's deadlines, [supervision], [curriculum], and where and how fast "
-            "endpoints are (docs/run-file.md has the list); "
+            "lease_seconds, the environment's deadlines, [supervision], [curriculum], and addresses and speeds of "
+            "endpoints (docs/run-file.md has the list); "
             f"start a new run for\n{told}"
         )
     return changed

@@ -38,8 +38,8 @@ def run(  # noqa: PLR0917 - the command line, option by option
     headless: bool = False,
     seconds: float | None = None,
 ) -> int:
-    """Run to the end; returns the exit status. RequestError, with nothing left behind unless a role found it, if the
-    request is wrong.
+    """Run to the end and return the exit status. RequestError if the request is wrong: the new run directory is then
+    removed, unless a role was already started.
     """
     settings = [*(overrides or ()), *([f"stop.seconds={seconds}"] if seconds is not None else [])]
     changed: dict[str, tuple[Any, Any]] = {}
@@ -72,8 +72,8 @@ def run(  # noqa: PLR0917 - the command line, option by option
         status = launch.run(_view(headless))
         if status == STATUS_REQUEST:
             problem = launch.problem
-            reason = (problem.last_words or problem.reason) if problem else "a role was asked for what cannot be"
-            raise RequestError(f"{reason}\nwhat its roles wrote is kept in {where.path}")
+            reason = (problem.last_words or problem.reason) if problem else "a role cannot do what the run file asks"
+            raise RequestError(f"{reason}\nthe files of the run are kept in {where.path}")
     finally:
         nursery.close(1.0)
         lifeline.close()
@@ -84,7 +84,7 @@ def run(  # noqa: PLR0917 - the command line, option by option
     from launcher.report import is_failed
 
     summary = _show_summary(where)
-    if is_failed(summary) and launch.problem is None:  # by the tracker's verdict; who was given up has been named
+    if is_failed(summary) and launch.problem is None:  # by the tracker's verdict; a role's problem was already shown
         raise RunError("\n".join(filter(None, (summary["reason"], launch.fell))))
     return status
 

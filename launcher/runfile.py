@@ -49,9 +49,9 @@ class Environment(Section):
     settings: Settings = {}
     normalise: Annotated[tuple[Literal["observation", "reward"], ...], Field(strict=False)] = ()
     start_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
-    """Deadline for up to three copies to be made and played for a moment before a run."""
+    """Deadline for making up to three copies, and playing them for a moment, before a run."""
     step_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 600.0
-    """An actor whose environment does not return from one call for so long is ended, and started again."""
+    """An actor whose environment does not return from one call for this long is ended and started again."""
 
 
 class Actors(Section):
@@ -74,7 +74,7 @@ class Policies(Section):
     network: str = "mlp"
     settings: Settings = {}
     actions: Literal["rescale", "clip"] = "rescale"
-    """What the range from -1 to 1 of a policy stands for in a Box with finite bounds: the bounds, or itself."""
+    """How actions reach a Box with finite bounds: -1 to 1 are mapped to the bounds, or actions are only clipped."""
     agents: dict[str, str] = {}
     """Glob of agents -> policy; the first that matches counts; an agent that none matches has a policy of its own."""
     names: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -103,9 +103,9 @@ class Learner(Section):
     """Versions; older experience is dropped and counted."""
     checkpoint_seconds: Seconds = 30.0
     ending_seconds: Annotated[float, Field(ge=0, le=MOST_SECONDS)] = 30.0
-    """At the end of a run, what an update that is under way may still take."""
+    """Longest wait for a running update at the end of a run."""
     max_fragment_mb: Annotated[int, Field(ge=1, le=1024)] = 64
-    """Largest fragment of a rollout of the user's own, in MiB; that of an environment follows from its spaces."""
+    """Largest fragment of a user's own rollout, in MiB. An environment's fragment size follows from its spaces."""
 
 
 class Tracker(Section):
@@ -124,11 +124,11 @@ class Supervision(Section):
     """How often a role may fall before the run gives up."""
 
     restarts: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Restarts of one role within `window_seconds`, and in any time in which it makes no progress."""
+    """Most restarts of one role within `window_seconds`, and within any time in which it makes no progress."""
     window_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
-    """Falls of a role that makes progress in between count for so long."""
+    """How long a failure of a role counts if the role makes progress after it."""
     backoff_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.5
-    """The wait before the first restart; it doubles with each one that counts."""
+    """The wait before the first restart; it doubles with each restart that counts."""
     silence_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
     """A tracker that was heard, lives and says nothing for so long is ended, and started again."""
     check_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0

@@ -4,15 +4,15 @@
     actions = supervisor.handle(Begin(), now)
 
 Invariant: a role has at most one process (no Spawn before the Exited of the attempt before it); no role is spawned more
-than `restarts` + 1 times within `window_seconds`, nor in any time in which it makes no progress; nothing but the
-tracker is spawned while the tracker is down; after Stopping nothing but the tracker is spawned; and from the first
-event that ends the run EndRun follows within bounded time, when Tick comes, whatever the processes do. After EndRun
-there are no actions.
+than `restarts` + 1 times within `window_seconds`, nor within any time in which it makes no progress; only the tracker
+is spawned while the tracker is down, and after Stopping; from the first event that ends the run EndRun follows within
+bounded time, as long as Tick comes, whatever the processes do; after EndRun there are no actions.
 
-The end goes in steps, each of at most `step_seconds`: actors, then learners (who have `ending_seconds` more for an
-update), then endpoints, then the tracker. Who is late gets SIGTERM, `grace` seconds later SIGKILL, and is said to have
-been late; endpoints get it at once, as nobody is left who needs them. A process that could not be killed, or that came
-after it was given up, is left to the engine's `close`. A learner that falls or is killed in the end fails the run.
+The end has steps of at most `step_seconds` each: actors, learners (which have `ending_seconds` more for an update),
+endpoints, and the tracker. A late process gets SIGTERM, `grace` seconds later SIGKILL, and is reported as late;
+endpoints get SIGTERM at once, because no process needs them any more. A process that could not be killed, or that
+started after it was given up, is left to the engine's `close`. A learner that fails or is killed in the end fails the
+run.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ class RoleState:
     due: float = 0.0
     """When it is spawned (waiting), or given up on (starting)."""
     exits: deque[float] = field(default_factory=deque)
-    """Unexpected exits that count against the budget."""
+    """Times of unexpected exits that count against the budget."""
     has_progressed: bool = False
-    """Whether this attempt has done something of what the role is there for."""
+    """Whether this attempt has made progress in its work."""
     restarts: int = 0
     signalled: float | None = None
     """When it got SIGTERM."""
     killed: float | None = None
     unborn: bool = False
-    """It was told to end before it had begun."""
+    """Whether it got its signal before it had begun."""
 
     @property
     def lives(self) -> bool:
@@ -100,9 +100,9 @@ class Supervisor:
         ending_seconds: float = 0.0,
         attempts_before: int = 0,
     ) -> None:
-        """`ending_seconds`: what learners have beside `step_seconds`, for an update.
+        """`ending_seconds` is the time for an update that learners have in addition to `step_seconds`.
 
-        `attempts_before`: what earlier launches of a resumed run have used, so that attempts (and logs) are new.
+        `attempts_before` counts the attempts of earlier launches, so that attempts (and their logs) get new numbers.
         """
         order = sorted(roles.items(), key=lambda item: ("tracker", "endpoint", "learner", "actor").index(item[1]))
         self.roles = {name: RoleState(name, kind, attempt=attempts_before) for name, kind in order}
@@ -176,7 +176,7 @@ class Supervisor:
         role = self.roles[event.role]
         if event.attempt != role.attempt or not role.lives:
             return []
-        # A learner that has to be killed has kept nothing of what it did last.
+        # A learner that has to be killed has not kept its last version.
         asked = role.signalled is not None and (role.kind != "learner" or role.unborn)
         late = role.killed is not None and not self._aborted
         role.state, role.signalled, role.killed = "gone", None, None
@@ -309,7 +309,7 @@ class Supervisor:
 
     @property
     def _step_length(self) -> float:
-        """Seconds of the step that begins now: learners may end an update."""
+        """Seconds of the step that begins now: learners may finish an update."""
         return self._step_seconds + (self._ending_seconds if self._steps[:1] == [("learner",)] else 0.0)
 
     def _tracker_lives(self) -> bool:

@@ -109,10 +109,10 @@ def target(given: str | None, token: Path | None = None) -> Target:
 
 
 def _serves(directory: Path, address: str) -> bool:
-    """Whether this is the directory of a running run whose tracker has this address."""
+    """Tell whether this is the directory of a running run whose tracker has this address."""
     try:
         return read_address(directory) == address and Target(directory, None, None).is_running()
-    except RequestError:  # what is wrong with another run is no matter of this one
+    except RequestError:  # a mistake in another run does not concern this one
         return False
 
 

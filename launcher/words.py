@@ -1,8 +1,8 @@
 """How a standings document is read and said: tolerant readers and short phrases for people.
 
 Invariant: nothing here raises, whatever JSON it is given: what is missing, null, of another type or not finite reads
-as nothing and is said as a dash. Text from elsewhere reaches a terminal only through `text`, `lines` or `as_json`:
-without control characters, marks of direction and signs of no width, so that nothing can steer the terminal.
+as nothing and is shown as a dash. Text from elsewhere reaches a terminal only through `text`, `lines` or `as_json`:
+without control, bidirectional and zero-width characters, so that it cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def text(value: Any, default: str = "") -> str:
 
 
 def lines(value: str) -> str:
-    """Printable text of any number of lines; tabs stay."""
+    """Make a text of any number of lines printable; tabs stay."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else " " for sign in value.replace("\r\n", "\n"))
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON for people and scripts: every letter as it is, what a terminal would obey written as an escape."""
+    """Write JSON for people and scripts: letters are not escaped, and characters that control a terminal are."""
     plain = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     if plain.isprintable():
         return plain

@@ -142,9 +142,9 @@ class Finishing(Protocol):
     """An algorithm that comes to an end. When all policies of a run have, the run ends."""
 
     def finished(self) -> str | None:
-        """Why there is nothing left to do, or None. Polled after `facts` and `mint`.
+        """Return why there is nothing left to do, or None. Polled after `facts` and `mint`.
 
-        A RunError ends the run as failed, with its text and exit status 1: so it can be resumed.
+        A RunError ends the run as failed, with its text and exit status 1; the run can be resumed.
         """
         ...
 

@@ -32,7 +32,7 @@ def check(arrays: Arrays, observation: ObservationSpec, action: ActionSpec) -> N
     if rewards is None or rewards.ndim != 2 or 0 in rewards.shape:
         raise ValueError(f"rewards must be [T, B], not {None if rewards is None else list(rewards.shape)}")
     steps, width = rewards.shape
-    keys = observation.keys  # first: observations that are not finite spoil all that follows from them
+    keys = observation.keys  # observations first: values that are not finite there make all others wrong
     expected: dict[str, tuple[tuple[int, ...], str]] = {
         keys[leaf.name]: ((steps + 1, width, *leaf.shape), leaf.dtype) for leaf in observation.leaves
     }

@@ -33,7 +33,7 @@ COUNTS_EVERY = 1.0
 CANCEL_SECONDS = 1.0
 MAX_FAULT = 500
 SLOW_UPDATE = 1.0
-"""Seconds: before an update that may take longer, the published version is made ready to be kept."""
+"""Seconds. Before an update that may take longer, a checkpoint of the published version is prepared."""
 
 
 @dataclass
@@ -60,15 +60,15 @@ class LearnerLoop:
     number: int
     max_staleness: int
     ending_seconds: float = 0.0
-    """How long an update that is under way is waited for when the run ends."""
+    """Longest wait for a running update when the run ends, in seconds."""
     checkpoint: Callable[[], None] = lambda: None
     """Called after each update: offers a checkpoint when one is due."""
     prepare: Callable[[], None] = lambda: None
-    """Called before an update that may outlast the run: makes the checkpoint of the published version ready."""
+    """Called before an update that may outlast the run: prepares a checkpoint of the published version."""
     cut_short: bool = False
-    """The run ended in the middle of an update: the algorithm is not what was published."""
+    """Whether the run ended during an update, so that the algorithm's state is not the published version."""
     max_waiting: int = 65_536
-    """Fragments that wait here before no more are taken from the hub: as many as all actors may have under way."""
+    """Most fragments in the queue; with more, none are taken from the hub. All actors may have this many under way."""
     counts: Counts = field(default_factory=Counts)
     losses: dict[str, float] = field(default_factory=dict)
     agent_steps: int = 0
@@ -79,15 +79,15 @@ class LearnerLoop:
     _lost_before: int = 0
     _last_refusal: str = ""
     _update_seconds: float = SLOW_UPDATE
-    """What the last update took; of the first it is not known."""
+    """Seconds of the last update; before the first update a guess."""
     _fault: str = ""
-    """What is not sound about the published version, or about the losses of its update."""
+    """What is wrong with the published version or the losses of its update; empty if nothing is."""
     _quarantined: int = 0
     _finished: bool = False
 
     def __post_init__(self) -> None:
         self._crcs: deque[int] = deque(maxlen=self.max_staleness + 1)
-        """Of the versions of this life that experience may name, the newest last."""
+        """Checksums of the versions of this life that experience may name, the newest last."""
 
     @property
     def version(self) -> tuple[int, int]:
@@ -137,7 +137,7 @@ class LearnerLoop:
             losses = await self._meanwhile(result, arrived)
         else:
             losses = result or {}
-        if losses is None:  # half an update is no version
+        if losses is None:  # an unfinished update makes no version
             self.cut_short = True
             return
         self._update_seconds = time.monotonic() - began
@@ -154,9 +154,9 @@ class LearnerLoop:
         self.prepare()
 
     async def _meanwhile(self, result: Any, arrived: asyncio.Event) -> Mapping[str, float] | None:
-        """Wait for an update that is a coroutine, accepting what arrives.
+        """Wait for an update that is a coroutine, and accept arriving experience in the meantime.
 
-        None if it was cut short, `ending_seconds` after the run was to end or when this process is told to end.
+        Returns None if the update was cut short: `ending_seconds` after the run began to end, or on SIGTERM.
         """
         update, deadline = asyncio.ensure_future(result), math.inf
         while not update.done():
@@ -188,7 +188,7 @@ class LearnerLoop:
 
     def _accept(self, fragment: Arrived) -> None:
         task = fragment.task
-        if fragment.minted:  # the algorithm asked for it: whatever version the rollout had, it is wanted in that life
+        if fragment.minted:  # the algorithm asked for this task in one life, and takes any version of the parameters
             task, life = task_name(task or "")
             stale = life != self.life
         else:
@@ -219,8 +219,8 @@ class LearnerLoop:
     def _check_version(self, fragment: Arrived) -> None:
         """Raise ValueError unless this learner published the version that the fragment names, with that crc.
 
-        Of versions of an earlier life, and of those beyond `max_staleness`, the crc is not remembered: rollouts of
-        minted tasks may have acted with them.
+        The crcs of versions of earlier lives, and of those beyond `max_staleness`, are not remembered. Only rollouts of
+        minted tasks may name them, and their crc is not checked.
         """
         life, number = fragment.version
         age = self.number - number
@@ -319,16 +319,15 @@ class LearnerLoop:
 
 
 def fault_of(losses: Mapping[str, Any], parameters: Tree) -> str:
-    """What no sound update leaves behind: a loss that is not finite, or parameters that are no numbers. Else empty.
+    """Return the fault of an update: a loss that is not finite, or parameters that are NaN; empty without a fault.
 
-    Other values that an algorithm reports, without `loss` in their name, may have nothing to be the mean of; together
-    they may not.
+    Reported values without `loss` in their name may be NaN (a mean of nothing), but not all values at once.
     """
     numbers = {name: float(value) for name, value in losses.items()}
     wrong = [name for name, value in numbers.items() if not math.isfinite(value)]
     if any("loss" in name for name in wrong) or (wrong and len(wrong) == len(numbers)):
         return f"{', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} not finite"[:MAX_FAULT]
-    return "its parameters are no numbers" if _has_nan(parameters) else ""
+    return "its parameters are not numbers (NaN)" if _has_nan(parameters) else ""
 
 
 def _has_nan(tree: Tree) -> bool:

@@ -215,7 +215,7 @@ class Ppo:
             slopes = (by_logp, by_value, torch.full_like(entropies, -entropy_weight / count))
             if not measure:
                 return (logp, values, entropies), slopes, ()
-            exact = torch.float64 if self.device.type != "mps" else None  # which has no such numbers
+            exact = torch.float64 if self.device.type != "mps" else None  # MPS has no float64
             policy_loss = -torch.minimum(gain, clipped).mean(dtype=exact)
             # The third estimator of Schulman 2020, "Approximating KL divergence".
             kl = (ratio - 1.0 - shift).mean(dtype=exact)

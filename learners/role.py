@@ -28,7 +28,7 @@ from learners.algorithm import Algorithm, AlgorithmContext, build_algorithm
 from learners.loop import LearnerLoop
 
 LAST_CHECKPOINT = 4.0
-"""Seconds within which the tracker takes the last checkpoint of a run, unless it has no room or is gone."""
+"""Seconds in which the tracker stores the last checkpoint of a run, unless its disk is full or it is gone."""
 
 
 def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
@@ -108,16 +108,16 @@ class Checkpoints:
         self._station.tracker.offer_checkpoint(self._learner.policy, self._learner.version, self._content())
 
     def hold(self) -> None:
-        """Have a snapshot of now offered by itself as soon as the run is ending: the next update may outlast that."""
+        """Have the spoke offer the current snapshot once the run is ending: the next update may outlast the run."""
         self._station.tracker.hold_checkpoint(self._learner.policy, self._learner.version, self._content())
 
     def keep_last(self, timeout: float = LAST_CHECKPOINT) -> None:
-        """Have the last version kept, if an actor's experience came of it.
+        """Have the last version stored, unless this life has neither updates nor experience.
 
-        RunError if it is refused, or does not come further for `timeout` seconds.
+        After an update that was cut short the algorithm's state is not the published version; the snapshot that was
+        held before the update is already being stored then.
 
-        An update that was cut short leaves an algorithm that is not what was published: what was held before it is
-        on its way already.
+        RunError if the checkpoint is refused, or makes no progress for `timeout` seconds.
         """
         learner, tracker = self._learner, self._station.tracker
         if not (learner.updates or learner.agent_steps):
@@ -127,8 +127,8 @@ class Checkpoints:
         if not tracker.wait_durable(timeout):
             life, number = learner.version
             raise RunError(
-                f"the last version of {learner.policy!r}, {life}.{number}, was not kept ({tracker.offer_state}): "
-                "look at the alarms, the run directory and its disk; the checkpoints before it are as they were"
+                f"the last version of {learner.policy!r}, {life}.{number}, was not stored ({tracker.offer_state}): "
+                "look at the alarms, the run directory and its disk; earlier checkpoints are unchanged"
             )
 
     def _content(self) -> bytes:
@@ -160,7 +160,7 @@ class Checkpoints:
                 raise DamagedCheckpoint(f"this checkpoint is of {tree['policy']!r}, not of {learner.policy!r}")
             try:
                 learner.algorithm.restore(tree["algorithm"])
-            except RunError as error:  # another try would end alike
+            except RunError as error:  # a restart would fail in the same way
                 text = f"the checkpoint of {learner.policy!r} does not fit its network and algorithm: {error}"
                 raise RequestError(f"{text}; restore the code that made it, or start a new run") from error
             learner.updates, learner.agent_steps = tree["updates"], tree["agent_steps"]

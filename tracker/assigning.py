@@ -28,7 +28,7 @@ def decide(
     *,
     attempts: int = ATTEMPTS,
 ) -> Decision:
-    """Everything that is due at `now` (the run's clock, ns), decided at one go on the state as it is committed.
+    """Decide everything that is due at `now` (the run's clock, ns), from the committed state.
 
     `lost` names incarnations that will send nothing more: (source, incarnation, reason). A task that returns here
     is given out again only after that is on disk.

@@ -1,8 +1,8 @@
 """Checkpoints on disk: taken in chunks, written whole or not at all, the newest few and the best kept.
 
 Invariants: a file under its final name is whole, synced and has the checksum that was offered; beside it lies a
-manifest (`.json`) that names policy, version, size and sha256; what is left of an interrupted write is swept at start;
-a checkpoint is removed only by the rotation, which says so on disk first: one whose manifest was lost is kept.
+manifest (`.json`) that names policy, version, size and sha256; a start removes the files of an interrupted write; only
+the rotation removes a checkpoint, and marks it on disk first: a checkpoint that lost its manifest is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOLDER = "checkpoints"
 COMING = ".coming"
 """Behind the name of a manifest whose checkpoint is about to take its place: the same version may be offered again."""
 GOING = ".going"
-"""Behind the name of a manifest whose checkpoint is being removed: without it none is."""
+"""Suffix of the manifest of a checkpoint that is being removed. No checkpoint is removed without it."""
 
 
 class CheckpointsFull(RunError):  # noqa: N818 - as broker.errors names them
@@ -82,14 +82,15 @@ class CheckpointStore:
         self.swept = self._sweep()
 
     def _sweep(self) -> list[str]:
-        """Remove what an interrupted write or removal left; a checkpoint that nobody decided to remove is kept."""
+        """Remove the files of an interrupted write or removal; keep every checkpoint that is not marked for removal."""
         for coming in self.folder.glob(f"*.json{COMING}"):  # an interrupted `finish`: was the file renamed already?
             manifest = _manifest(coming)
             if manifest is not None and flaw(self.folder, manifest) is None:
                 coming.rename(coming.with_name(coming.name.removesuffix(COMING)))
         names = {path.name for path in self.folder.iterdir()}
         going = {name.removesuffix(f".json{GOING}") for name in names if name.endswith(f".checkpoint.json{GOING}")}
-        going = {name for name in going & names if f"{name}.json" not in names}  # else its version was offered again
+        # With a manifest as well, the same version was offered again: that checkpoint stays.
+        going = {name for name in going & names if f"{name}.json" not in names}
         left = {name for name in names if name.endswith((PARTIAL, COMING))}
         last = {name for name in names if name.endswith(GOING)}
         swept = [*sorted(going | left), *sorted(last)]
@@ -113,7 +114,7 @@ class CheckpointStore:
             self.abandon(offer.policy)
         path = self.folder / f"{_name(offer)}{PARTIAL}"
         try:
-            make_folder(self.folder)  # it may have been removed
+            make_folder(self.folder)  # somebody may have removed it
             file = os.fdopen(create(path), "wb")
         except OSError as error:
             raise _failure(error, path) from error
@@ -288,7 +289,7 @@ def _manifest(path: Path) -> Manifest | None:
 
 
 def _alone(folder: Path, policy: str) -> list[str]:
-    """Checkpoints without a manifest, the newest names last."""
+    """List a policy's checkpoints without a manifest, sorted by name."""
     names = {path.name for path in folder.glob(f"{policy}~*")}
     return sorted(name for name in names if name.endswith(".checkpoint") and f"{name}.json" not in names)
 

@@ -79,7 +79,7 @@ class Core:
         """The position of the folds when it was last decided."""
         self._lost: list[tuple[str, str, str]] = []
         self._alarms = set(standings.alarms)
-        """Alarms about facts that folds passed over, said by now: by this incarnation or an earlier one."""
+        """Alarms about facts that folds skipped, raised by this incarnation or an earlier one."""
         self._snapshot: tuple[int, float | None] = (folds.restored, None)
 
     # --- in
@@ -87,7 +87,7 @@ class Core:
     def accept(self, source: str, incarnation: str, first: int, items: tuple[tuple[int, str, str], ...]) -> None:
         """New facts of a source, in order (the hub saw to that), numbered from `first`.
 
-        A fact that does not fit its kind, or that its source may not write, is taken as `refused`.
+        A fact that does not fit its kind, or that its source may not write, is stored as `refused`.
         """
         rows, bodies = self._rows, self._bodies
         forbidden = forbidden_kinds(source, pooled=self.settings.curriculum is not None)
@@ -113,7 +113,7 @@ class Core:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many facts wait for a commit that no more should come: a source may not keep to its bound."""
+        """Tell whether so many facts wait for a commit that no more should be read: a source may exceed its bound."""
         return len(self._rows) >= 4 * BATCH
 
     @property

@@ -36,12 +36,12 @@ class Counted:
         self.finished: dict[str, str] = {}
         """By policy that has nothing left to do, of this launch and its learner's newest life, the reason."""
         self.faults: dict[str, str] = {}
-        """By kind of fact, the first fault of this launch that explains why nothing was learned, if nothing was."""
+        """By kind of fact, the first fault of this launch that can explain why nothing was learned."""
         self.ending_fault = ""
-        """How a learner fell while this launch was stopping."""
+        """How a learner ended unexpectedly while this launch was stopping; empty if none did."""
         self.seconds = 0.0
         self.clock_time = 0
-        """The run's clock (ns) at the last `clock` fact, which said `seconds`."""
+        """The run's clock (ns) at the last `clock` fact, which brought `seconds`."""
         self.solved_at: float | None = None
         self.env_steps = 0
         self.agent_steps = 0
@@ -80,7 +80,7 @@ class Counted:
         return tally
 
     def seconds_at(self, time_ns: int) -> float:
-        """Seconds of running, over all lives, at a time of the run's clock after the last `clock` fact."""
+        """Return the seconds of running over all launches, at a time of the run's clock after the last `clock` fact."""
         if not self.clock_time or self.phase not in ("running", "stopping"):
             return self.seconds
         return self.seconds + max(0.0, (time_ns - self.clock_time) / 1e9)

@@ -15,7 +15,7 @@ from tracker.leases import ATTEMPTS, Answer, Request
 
 
 class Now(NamedTuple):
-    """An instant: the run's clock in ns (for facts and deadlines) and monotonic seconds (for lengths of time)."""
+    """An instant: the run's clock in ns (for facts and deadlines) and monotonic seconds (for durations)."""
 
     clock: int
     steady: float
@@ -35,7 +35,7 @@ class Settings:
     lease_seconds: float = 60.0
     attempts: int = ATTEMPTS
     ending_seconds: float = 10.0
-    """Longest wait for Farewells in `stopping`: what the launcher gives actors and learners, and a little more."""
+    """Longest wait for Farewells in `stopping`: a little more than the launcher gives actors and learners."""
     curriculum: CurriculumSettings | None = None
     """The pool's, for a run that has one."""
     seed: int = 0

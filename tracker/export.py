@@ -70,13 +70,13 @@ def export(run_dir: Path, to: str, out: Path) -> Path:
 
 
 def check_place(out: Path) -> None:
-    """RequestError if `out` is a file of a run: such a file is never replaced, but for an earlier export."""
+    """Raise a RequestError if `out` is a file of a run, unless it is an earlier export: no other may be replaced."""
     place = out.resolve()
     for folder in place.parents:
         is_run = (folder / LEDGER).exists() or (folder / "run.toml").exists()
         if is_run and place.is_file() and place.relative_to(folder).parts[0] != EXPORTS:
             raise RequestError(
-                f"{out} is a file of the run in {folder}: name another, for example in {folder / EXPORTS}"
+                f"{out} is a file of the run in {folder}: name another path, for example in {folder / EXPORTS}"
             )
 
 

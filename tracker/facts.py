@@ -1,12 +1,12 @@
 """What a fact is in the tracker, and what each kind's body must look like.
 
-Invariant: a body reaches a fold only after it passed the model of its kind, so that folds need not check; one that does
-not pass is stored in its place as kind `refused`. Parsing and checking are one pass in Rust (`pydantic_core`): 1.7 µs
-for an episode of three agents, where `json.loads` alone takes 3.5.
+Invariant: a body reaches a fold only after it passed the model of its kind, so that folds need not check it; a fact
+whose body does not pass is stored in its place as kind `refused`. Parsing and checking are one pass in Rust
+(`pydantic_core`): 1.7 µs for an episode of three agents, where `json.loads` alone takes 3.5.
 
-Every text, list, map and number of a model has a bound (`tracker.bounds`). A body as a whole has at most
-`broker.delivery.MAX_BODY` characters and is nested at most 200 deep (the parser's own limit), which bounds what a model
-leaves open: `config`, `result`, a task's `body`, and fields that it does not know.
+Every text, list, map and number of a model has a bound (`tracker.bounds`). A whole body has at most
+`broker.delivery.MAX_BODY` characters and 200 levels (the parser's limit), which bounds the fields that a model leaves
+open: `config`, `result`, a task's `body`, and fields that it does not know.
 """
 
 from __future__ import annotations
@@ -222,12 +222,12 @@ _of_sources: dict[str, tuple[Any, str]] = {
     "generation_failed": (GenerationFailed, "actor"),
     "resumed": (Resumed, "learner"),
 }
-"""By kind, the model of its body and the roles that may write it. The tracker may write all of them."""
+"""By kind, the model of its body and the roles that may write it. The tracker may write all of these kinds."""
 OF_THE_TRACKER = frozenset(own_facts.MODELS)
 """Kinds that only the tracker may write: they are its decisions, and others believe them."""
 
 SPEAKING = frozenset({"stop_request", "update", "finished", "fragments", "refusal", "mint", "resumed"})
-"""Kinds of which not every body may be written by everyone who may write the kind (`check_words`)."""
+"""Kinds for which the permission to write also depends on the body (`check_words`)."""
 
 _any: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any], config=ConfigDict(allow_inf_nan=False))
 _models = {
@@ -243,9 +243,9 @@ class Unfit(ValueError):  # noqa: N818 - failures are named as in broker.errors
 
 @lru_cache(4096)
 def forbidden_kinds(source: str, *, pooled: bool) -> frozenset[str]:
-    """Kinds of facts that others write. A kind that is not known here is open to every role.
+    """Return the kinds of facts that a source may not write. Unknown kinds are open to every role.
 
-    `pooled`: the run has a curriculum, whose pool may run dry: an actor may ask for the end of such a run alone.
+    `pooled`: the run has a curriculum. Only then may an actor ask for the end of the run, because the pool may run dry.
     """
     role = role_of(source)
     kinds = OF_THE_TRACKER | {kind for kind, (_, writers) in _of_sources.items() if role not in writers.split()}
@@ -253,15 +253,15 @@ def forbidden_kinds(source: str, *, pooled: bool) -> frozenset[str]:
 
 
 def check_words(source: str, kind: str, body: Any) -> None:
-    """Unfit if this body says what its source may not decide: a learner speaks for its own policy alone."""
+    """Raise Unfit if this source may not write this body: a learner, for example, writes only about its own policy."""
     policy = policy_of(source)
     if policy is not None:
         if body.get("policy", policy) not in {policy, None}:
             raise Unfit(f"{source} may not write {kind} facts of {str(body['policy'])[:64]!r}")
     elif kind == "mint" and (body.get("policy") is not None or body.get("generation") is None):
-        raise Unfit(f"{source} mints only for the pool, as generation work")
+        raise Unfit(f"{source} may mint only for the pool, as the result of generation work")
     elif kind == "stop_request" and role_of(source) == "actor" and not body["failed"]:
-        raise Unfit(f"{source} may not end a run as if all were done")
+        raise Unfit(f"{source} may end a run only as failed")
 
 
 def parser(kind: str) -> Callable[[str], Any]:

@@ -1,11 +1,11 @@
 """Folds: everything that the tracker serves is one, over the ledger, by position.
 
-Invariant: a fold is a pure function of the facts up to a position. It reads no clock and draws no random number; so a
-snapshot restored and the facts after it give exactly what the facts from the start give.
+Invariant: a fold is a pure function of the facts up to a position. It reads no clock and draws no random number, so a
+restored snapshot with the facts after it gives exactly the same state as all facts from the start.
 
-A fold that raises on a fact passes over it: the fact stays in the ledger, `alarms` names it, and everything else goes
-on. Whether a fold raises, and what it changed before, depends on its state and the fact alone, so every reader of the
-ledger comes to the same state. No fact of any kind is known that makes one raise (tests/tracker/test_fuzz.py).
+A fold that raises on a fact skips it: the fact stays in the ledger, `alarms` names it, and everything else goes on.
+Whether a fold raises, and what it changed before, depends only on its state and the fact, so every reader of the ledger
+reaches the same state. No fact is known that makes a fold raise (tests/tracker/test_fuzz.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tracker.parts import Draft
 from tracker.stored import stored
 
 ALARM = 400
-"""Most characters of an alarm about a fact that was passed over."""
+"""Most characters of an alarm about a skipped fact."""
 MOST_ALARMS = 64
 MOST_FRESH = 20_000
 """Ids of ended tasks that a rebuild holds in memory, when it can store them."""
@@ -37,9 +37,9 @@ class Settle(Protocol):
 
 
 Table = Mapping[str, Mapping[Callable[[Fact], None], str]]
-"""By kind, what takes a fact of it, each with the name of its fold."""
+"""By kind of fact, the functions that apply one, each with the name of its fold."""
 EVERY_FOLD = "every"
-"""Stands for the name of a fold where none of them could read the fact."""
+"""Stands for a fold's name in an alarm about a fact that no fold could read."""
 
 
 class Fold(Protocol):
@@ -85,9 +85,9 @@ class Folds:
         self.flaws: list[str] = []
         """Snapshots that were damaged, in words: their folds were rebuilt from the ledger."""
         self.unreadable = 0
-        """Stored facts that no fold took: their body is damaged, or no longer fits its kind (another version)."""
+        """Number of stored facts that no fold applied: their body is damaged, or does not fit its kind any more."""
         self._alarms: dict[tuple[str, str, str], str] = {}
-        """What `alarms` gives, by fold, kind of fact and type of error."""
+        """The texts of `alarms`, by fold, kind of fact and type of error."""
         self.ended = {name: fold.ended for name, fold in self.folds.items() if isinstance(fold, Remembering)}
         """By a fold's name, the ids whose end it has seen."""
         self._settle: Settle | None = None
@@ -112,11 +112,11 @@ class Folds:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """Facts that were passed over, in words: the first for each fold, kind of fact and type of error."""
+        """Descriptions of skipped facts: the first for each fold, kind of fact and type of error."""
         return tuple(self._alarms.values())
 
     def _pass_over(self, fold: str, fact: Fact, error: Exception) -> None:
-        """Note that a fold could not take a fact. An error that another try might not meet is raised."""
+        """Note that a fold could not apply a fact. Raises an error that a later attempt might not meet."""
         if isinstance(error, MemoryError):
             raise error
         what = f"{fold} fold passed over the {fact.kind} fact at position {fact.position} of {fact.source}"
@@ -205,7 +205,7 @@ class Folds:
                 fact = make(Fact, row)
                 if fact[6] is None:
                     self.unreadable += 1
-                    self._pass_over(EVERY_FOLD, fact, ValueError("its body is not one of its kind"))
+                    self._pass_over(EVERY_FOLD, fact, ValueError("its body does not fit its kind"))
                     continue
                 kind_takers = takers[fact[5]]
                 for take in kind_takers:

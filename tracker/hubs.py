@@ -1,8 +1,8 @@
-"""Where the hubs and endpoints of the run are: what the tracker's Directory says, and whom it is sent to.
+"""The tracker's directory: addresses of the run's hubs and endpoints, and the spokes that it must be sent to.
 
-Invariant: one is listed from its Hello until it is lost or has left, and every Hello lists it again; so that one that
-was only silent for long is found within a heartbeat of its return. Only roles of the plan are listed, at addresses that
-can be connected to; and the directory is sent at most once in `APART` seconds to anyone, however many Hellos come.
+Invariants: an entry is listed from its Hello until it is lost or has left, and every Hello lists it again, so that one
+that was only silent is listed again within a heartbeat of its return; only roles of the plan are listed, with addresses
+that can be connected to; the directory is sent at most once in `APART` seconds, however many Hellos come.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from broker.names import ALL
 APART = 0.02
 """Seconds between two rounds of directories."""
 SINGLE = 32
-"""Most spokes that are answered each under its own name. When more said Hello, the directory goes once to all."""
+"""Most spokes that get the directory each under its own name. If more said Hello, it goes once to all."""
 
 
 class Hubs:
@@ -30,7 +30,7 @@ class Hubs:
         self._sent_at = 0.0
 
     def hello(self, name: str, incarnation: str, hello: m.Hello) -> None:
-        """A Hello: its sender is listed if it can be reached, and is sent the directory, as it may have missed one."""
+        """Handle a Hello: list the sender if it can be reached, and send it the directory, which it may have missed."""
         self._recipients[name] = None
         if hello.address is None or name not in self._roles:
             return
@@ -44,14 +44,14 @@ class Hubs:
             self._recipients[ALL] = None
 
     def gone(self, name: str, incarnation: str) -> None:
-        """An incarnation was lost or has left."""
+        """Remove an incarnation that was lost or has left."""
         entry = self._entries.get(name)
         if entry is not None and entry.incarnation == incarnation:
             del self._entries[name]
             self._recipients[ALL] = None
 
     def due(self, now: float) -> list[str]:
-        """Whom the directory is to be sent to now (monotonic seconds)."""
+        """Return the recipients of a directory that must be sent now (monotonic seconds)."""
         if not self._recipients or now - self._sent_at < APART:
             return []
         recipients, self._recipients, self._sent_at = list(self._recipients), {}, now

@@ -19,7 +19,7 @@ SHOWN = 20
 LINE = 160
 """Characters of a template there."""
 FAILURES = 3
-"""Reasons of failed and of missing rollouts there, the most frequent ones."""
+"""Most reasons shown for failed rollouts, and for missing ones: the most frequent of each."""
 
 
 def standings_part(fold: Templates) -> dict[str, Any] | None:
@@ -60,13 +60,13 @@ def _live(own: PolicyTemplates) -> dict[str, Any]:
 
 
 def _counted(reasons: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Reasons with their counts, the most frequent first."""
+    """List reasons with their counts, the most frequent first."""
     counted = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return [{"reason": reason, "count": count} for reason, count in counted]
 
 
 def _missing(own: PolicyTemplates) -> list[dict[str, Any]]:
-    """Why rollouts and completions are missing."""
+    """List the reasons of missing rollouts and completions with their counts."""
     return _counted(Counter(reason for _, reason in own.missing.values()))
 
 

@@ -35,7 +35,7 @@ class Request(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """Who holds a task, by which request, and until when (the run's clock, ns)."""
+    """The holder of a task, the request that it answers, and its deadline (the run's clock, ns)."""
 
     source: str
     incarnation: str
@@ -91,7 +91,7 @@ class Answer(NamedTuple):
     """From the curriculum's pool."""
 
     def message(self, now: int, stored: Callable[[int], str] | None = None) -> m.Assignment:
-        """As it is sent at `now` (the run's clock). `stored` gives the body of the fact at a position of the ledger."""
+        """Return the message to send at `now` (the run's clock). `stored` reads the body of a fact by its position."""
         seconds = max(0.0, (self.deadline - now) / 1e9) if self.tasks or self.drawn else 0.0
         queued = [
             m.LeasedTask(

@@ -36,11 +36,11 @@ GROUP = 256
 interpreter lock is let go once for all of them, so that the sockets' thread goes on meanwhile."""
 
 FALSE_ALARMS = 10
-"""Times that a sound ledger is read through because its files seem modified: some filesystems are late with that, and
-other programs may copy the WAL into the ledger. One that was cut is always read."""
+"""How often a sound ledger is read through because its files seem modified: some filesystems update that time late, and
+other programs may copy the WAL into the ledger. A ledger that became shorter is always read through."""
 
 MAX_CACHED_SOURCES = 4096
-"""Sources whose last sequences are held in memory between commits."""
+"""Most sources whose last sequences are cached between commits."""
 
 PAGE = 8192
 """Bytes: half as many pages to write and to sum as with SQLite's own 4,096, a tenth of the tracker's time."""
@@ -64,7 +64,7 @@ class Ledger(LedgerReader):
     def _open(self) -> None:
         check_mended(self.path)
         if not check_files(self.path):
-            os.close(files.create(self.path))  # what SQLite puts beside it has the same mode
+            os.close(files.create(self.path))  # SQLite gives the files beside it the same mode
         self._files = LedgerFiles(self.path)
         with self._mapped():
             self._connection = self._connect(self.path.absolute().as_uri())
@@ -78,7 +78,7 @@ class Ledger(LedgerReader):
         if self.path.stat().st_size <= CHECKED_WHOLE:
             self.verify()
         self._sequences: dict[tuple[str, str], int] = {}
-        """Last sequences of sources that wrote lately; the others are asked of the file."""
+        """Last sequences of sources that wrote recently; those of others are read from the file."""
         self._position = super().last_position
         self.check_newest()
         self._files.begin()
@@ -86,7 +86,7 @@ class Ledger(LedgerReader):
         self._alarms_left = FALSE_ALARMS
 
     def change(self) -> str:
-        """What befell the ledger's files since this process last wrote; "" as long as they are as it left them."""
+        """Describe a change that another process made to the ledger's files since the last write; "" without one."""
         change = self._files.change()
         if change:
             return change
@@ -109,12 +109,12 @@ class Ledger(LedgerReader):
         return ""
 
     def _data_version(self) -> int:
-        """SQLite's own number, which grows when another connection commits."""
+        """Return SQLite's counter that grows when another connection commits."""
         with self._mapped():
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def copy(self, path: Path) -> None:
-        """Copy the ledger as this process sees it, whatever became of its files, into a new file. RunError: why not."""
+        """Copy the ledger as this process sees it into a new file, even if its own files are gone. RunError if not."""
         os.close(files.create(path))
         with self._mapped():
             connection = self._connect(path.absolute().as_uri())
@@ -125,7 +125,7 @@ class Ledger(LedgerReader):
         files.sync(path)
 
     def reopen(self) -> None:
-        """Go on with the ledger that stands in the place of the one that was opened."""
+        """Open the ledger that has replaced the one that was open."""
         self._connection.close()
         self._files.close()
         self._open()
@@ -237,7 +237,7 @@ class Ledger(LedgerReader):
     def close(self) -> None:
         """Fold the WAL into the file, so that one file holds the run, and close it."""
         if self.change():
-            return  # closing writes: what is left of the files is for `headrace mend`
+            return  # closing would write into the changed files, which are left for `headrace mend`
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error:

@@ -1,10 +1,10 @@
-"""Whether the ledger's files are still those that this process writes: nobody else removed, replaced or overwrote them.
+"""Detection of ledger files that another process removed, replaced or overwrote.
 
-SQLite goes on writing into a file that was unlinked, and into a WAL whose beginning was overwritten: what it says is
-committed is then gone with the process. So the files are looked at between two writes, for some microseconds: identity,
-length, first bytes, and time of modification. Another identity, or first bytes that are none of SQLite's, prove damage.
-The others do not: a process that copies the WAL into the ledger (a backup tool, any program that writes a view of its
-own) changes lengths and headers too. Then the ledger is to be read through.
+SQLite goes on writing into a file that was unlinked, and into a WAL whose beginning was overwritten: what it then
+reports as committed is lost when the process ends. So the identity, length, first bytes and modification time of the
+files are compared between two writes, in a few microseconds. Another identity, or first bytes that SQLite does not
+write, prove damage. Other changes do not: a process that copies the WAL into the ledger (a backup tool, or a program
+that adds a view) changes lengths and headers too. Then the ledger must be read through.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Literal
 from broker import files
 
 HEAD = 100
-"""Bytes of SQLite's header, which a checkpoint changes."""
+"""Bytes of a ledger's header, which SQLite's checkpoints change."""
 FIXED = 24
-"""Bytes of it that stay the same as long as the ledger is open: the magic string, page size and format."""
+"""Bytes of it that do not change while the ledger is open: the magic string, page size and format."""
 WAL_MAGIC = b"\x37\x7f\x06"
 WAL_HEAD = 32
-"""Bytes of a WAL's header, which change when it begins again; the last 8 are a sum of the others."""
+"""Bytes of a WAL's header, which change when it starts over; the last 8 are a checksum of the others."""
 
 
 @dataclass(slots=True)
 class _File:
     path: Path
     descriptor: int | None
-    """For the first bytes. None for the shared memory: closing it would give up the locks that SQLite holds on it."""
+    """For reading the first bytes. None for the shared memory: closing it would release SQLite's locks on it."""
     identity: tuple[int, int]
     size: int = 0
     modified: int = 0
-    """ns since 1970"""
+    """Modification time in ns since 1970."""
     head: bytes = b""
 
 
 class LedgerFiles:
-    """A ledger's files as this process last wrote them."""
+    """The state of a ledger's files after this process's last write."""
 
     def __init__(self, path: Path) -> None:
-        """Before SQLite opens the ledger: closing a descriptor of it gives up SQLite's locks on it."""
+        """Open the ledger's descriptor. Call this before SQLite opens it: closing one later would release its locks."""
         self._path = path
         self._ledger = files.open_file(path)
         self._files: list[_File] = []
 
     def begin(self) -> None:
-        """Look at all of them for the first time: SQLite has opened them."""
+        """Read the state of all files for the first time, after SQLite has opened them."""
         wal = files.open_file(Path(f"{self._path}-wal"))
         descriptors = {"": self._ledger, "-wal": wal, "-shm": None}
         for suffix, descriptor in descriptors.items():
@@ -58,7 +58,7 @@ class LedgerFiles:
         self.written()
 
     def written(self) -> None:
-        """Take what the files are now for right: this process has written."""
+        """Read the state of the files again, after a write of this process."""
         for file in self._files:
             if file.descriptor is not None:
                 status = os.fstat(file.descriptor)
@@ -66,14 +66,14 @@ class LedgerFiles:
                 file.head = os.pread(file.descriptor, HEAD, 0)
 
     def change(self) -> str:
-        """What befell the files since this process last wrote; "" as long as they are as it left them."""
+        """Describe a change since this process's last write; "" without one."""
         for file in self._files:
             try:
                 status = file.path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return f"{file.path} was removed"
             except OSError:
-                continue  # it cannot be looked at just now
+                continue  # the system cannot tell at the moment
             if (status.st_dev, status.st_ino) != file.identity:
                 return f"{file.path} was replaced by another file"
             if file.descriptor is not None and not _is_whole(os.pread(file.descriptor, HEAD, 0), file.head):
@@ -82,7 +82,7 @@ class LedgerFiles:
 
     @property
     def cut(self) -> str:
-        """Which file is shorter than this process left it."""
+        """Description of a file that is shorter than this process left it; "" without one."""
         for file in self._files:
             if file.descriptor is not None and (size := os.fstat(file.descriptor).st_size) < file.size:
                 return f"{file.path} was cut from {file.size:,} to {size:,} bytes"
@@ -90,7 +90,7 @@ class LedgerFiles:
 
     @property
     def modified(self) -> str:
-        """What another process may have written to, by the first bytes and the time of modification."""
+        """Description of a change by another process, by first bytes and modification times; "" without one."""
         for file in self._files:
             if file.descriptor is not None:
                 changed = os.fstat(file.descriptor).st_mtime_ns != file.modified
@@ -99,7 +99,7 @@ class LedgerFiles:
         return ""
 
     def close(self) -> None:
-        """After SQLite has closed the ledger."""
+        """Close the descriptors, after SQLite has closed the ledger."""
         for descriptor in {self._ledger, *(file.descriptor for file in self._files)}:
             if descriptor is not None:
                 os.close(descriptor)
@@ -107,7 +107,7 @@ class LedgerFiles:
 
 
 def _is_whole(head: bytes, before: bytes) -> bool:
-    """Whether a file still begins as SQLite writes it. A WAL may be empty: its content is in the ledger then."""
+    """Tell whether a file still begins as SQLite writes it. A WAL may be empty: its content is then in the ledger."""
     if before.startswith(b"SQLite format 3"):
         return head[:FIXED] == before[:FIXED]
     begins = head.startswith(WAL_MAGIC) and len(head) >= WAL_HEAD
@@ -115,7 +115,7 @@ def _is_whole(head: bytes, before: bytes) -> bool:
 
 
 def _wal_sum(head: bytes) -> bytes:
-    """The checksum in a WAL's header (https://sqlite.org/fileformat2.html#checksum_algorithm)."""
+    """Compute the checksum in a WAL's header (https://sqlite.org/fileformat2.html#checksum_algorithm)."""
     order: Literal["little", "big"] = "big" if head[3] & 1 else "little"
     first = second = 0
     for at in range(0, len(head), 8):

@@ -3,8 +3,8 @@
 Invariants: the damaged file is changed in nothing and kept beside the new one; the new one holds the facts from the
 first up to the last before the damage, as they were (positions without holes, each source's in order). What stands
 behind the damage stays in the damaged file alone: a ledger with a hole would promise what it does not hold. A fact of
-which only the body is damaged keeps its place, as `refused`. Killed at any moment, it is done when it was done once
-more: what is to be exchanged is written down before it is begun.
+which only the body is damaged keeps its place, as `refused`. If it is killed at any moment, running it once more
+completes it: the plan of the exchange is on disk before the exchange begins.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mended(NamedTuple):
     aside: Path
     """The damaged file."""
     refused: int = 0
-    """How many of the facts had a damaged body."""
+    """Number of facts with a damaged body."""
 
 
 def mend(run_dir: Path) -> Mended:
@@ -63,10 +63,10 @@ def mend(run_dir: Path) -> Mended:
 
 
 def rescue(ledger: Ledger) -> Path:
-    """Write the ledger that a tracker holds open into a new file, in the place of files that something befell.
+    """Write the ledger that a tracker has open into a new file that replaces the changed files.
 
-    Gives where those were put; the tracker goes on with the new one. LedgerFull: there is no room for it. Another
-    RunError: what the tracker can read of its ledger is not whole; nothing was exchanged.
+    Returns where the changed files were moved; the tracker goes on with the new ledger. LedgerFull if there is no room
+    for it. Another RunError if the tracker cannot read all of its ledger; nothing was replaced then.
     """
     path = ledger.path
     new = _clear(path)
@@ -83,29 +83,29 @@ def rescue(ledger: Ledger) -> Path:
 
 
 def _begin(path: Path, facts: int, why: str = "", refused: int = 0) -> None:
-    """Say on disk that the new ledger is whole, and is to take the place of the other one."""
+    """Record on disk that the new ledger is whole and will replace the other one."""
     plan = {"facts": facts, "why": why, "aside": _free(path).name, "refused": refused}
     write_whole(mending(path), json.dumps(plan).encode())
     sync_folder(path.parent)
 
 
 def _finish(path: Path) -> Mended:
-    """Exchange the ledgers as it was said."""
+    """Exchange the ledgers according to the plan on disk."""
     begun = mending(path)
     try:
         plan = Mended(**json.loads(read(begun)))
     except (ValueError, TypeError) as error:
-        raise RequestError(f"{begun} is not as it was written ({error}): remove it, if {path} is whole") from error
+        raise RequestError(f"{begun} is damaged ({error}): remove it if {path} is whole") from error
     aside = path.parent / plan.aside
     _exchange(path, aside)
-    sync_folder(path.parent)  # what says that it was begun goes last
+    sync_folder(path.parent)  # before the plan is removed
     begun.unlink()
     sync_folder(path.parent)
     return plan._replace(aside=aside)
 
 
 def _clear(path: Path) -> Path:
-    """Where the new ledger is made: what was left there is removed."""
+    """Return the path of the new ledger, after removing the files of an earlier attempt."""
     new = path.with_name(NEW)
     for suffix in BESIDE:
         Path(f"{new}{suffix}").unlink(missing_ok=True)
@@ -113,7 +113,7 @@ def _clear(path: Path) -> Path:
 
 
 def _make(path: Path) -> tuple[int, str, int]:
-    """The new ledger, beside the damaged one: how many facts it has, why no more, and how many have a damaged body."""
+    """Write the new ledger. Returns its number of facts, why it has no more, and how many have a damaged body."""
     new = _clear(path)
     why: list[str] = []
     refused: list[int] = []
@@ -150,7 +150,7 @@ def _sound(path: Path) -> bool:
         return False
     why: list[str] = []
     refused: list[int] = []
-    for _ in _readable(path, why, refused):  # SQLite does not sum what stands in a page: reading finds a flipped bit
+    for _ in _readable(path, why, refused):  # pages have no checksum: only reading finds a flipped bit
         pass
     return not why and not refused
 
@@ -163,9 +163,9 @@ def _free(path: Path) -> Path:
 
 
 def _readable(path: Path, why: list[str], refused: list[int]) -> Iterator[list[Row]]:
-    """Facts from the first to the last that can be read, some at a time.
+    """Yield facts in batches, from the first up to the last that can be read.
 
-    What ended it is added to `why`, and the positions of those whose body is damaged to `refused`.
+    Appends to `why` the error that ended it, and to `refused` the positions of facts with a damaged body.
     """
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
@@ -203,14 +203,14 @@ def _readable(path: Path, why: list[str], refused: list[int]) -> Iterator[list[R
 
 
 def _fact(expected: int, position: object, row: list[Any], last: dict[tuple[str, str], int]) -> Row:
-    """The fact at the position that is expected next. ValueError says why there is none."""
+    """Decode the fact at the position that is expected next. ValueError if it is missing or cannot be decoded."""
     if position != expected:
-        raise ValueError(f"the fact {expected} is not there")
+        raise ValueError(f"the fact {expected} is missing")
     try:
         source, incarnation, kind = (row[place].decode() for place in (0, 1, 4))
         sequence, time, body = int(row[2]), int(row[3]), bytes(row[5])
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"the fact {expected} is not one") from error
+        raise ValueError(f"the fact {expected} cannot be decoded") from error
     key = (source, incarnation)
     if sequence != last.get(key, 0) + 1:
         raise ValueError(f"the fact {expected} of {source} has the sequence {sequence}, not {last.get(key, 0) + 1}")

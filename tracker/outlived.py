@@ -38,11 +38,11 @@ class Outlived:
         self._leases = {task: held for task, held in self._leases.items() if not self._is_over(held[1])}
 
     def expire(self, now: int) -> None:
-        """Forget what would have ended before `now` (the run's clock, ns)."""
+        """Forget leases whose deadline was before `now` (the run's clock, ns)."""
         self._leases = {task: held for task, held in self._leases.items() if held[1].deadline > now}
 
     def names(self, now: int) -> set[tuple[str, str]]:
-        """(policy, name) of what is still rolled out at `now` (the run's clock, ns)."""
+        """Return the (policy, name) of tasks that may still be rolled out at `now` (the run's clock, ns)."""
         held = self._leases.items()
         return {(policy, task_name(task)[0]) for task, (policy, lease) in held if lease.deadline > now}
 

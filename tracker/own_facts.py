@@ -1,7 +1,7 @@
-"""The kinds of facts that only the tracker may write: its decisions, which others believe.
+"""Kinds of facts that only the tracker may write: its decisions, on which others rely.
 
-A ledger that somebody wrote by hand, or that another version wrote, may hold other bodies under these kinds: they are
-checked as those of sources are, so that folds need not.
+A ledger that was edited by hand, or written by another version, may hold other bodies under these kinds: they are
+checked like those of sources, so that folds need not check them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "status_sample": {},
     "refused": {"kind": Text, "reason": Text, "text": Text},
 }
-"""By kind, the fields of its body and their types; there may be more."""
+"""By kind, the fields of its body and their types. A body may have further fields."""
 
 
 def _model(kind: str, fields: dict[str, Any]) -> Any:

@@ -97,7 +97,7 @@ class Phases:
 
     @property
     def env_steps_left(self) -> int | None:
-        """Env steps that the run may still make; None without a limit."""
+        """Number of env steps that the run may still make; None without a limit."""
         limit = self.settings.stop_env_steps
         return None if limit is None else max(0, limit - self.standings.env_steps)
 
@@ -135,7 +135,7 @@ class Phases:
         return ""
 
     def _judged(self, reason: str) -> tuple[str, bool]:
-        """Why the run ended, and whether it failed: a run whose end was reached may still have come to nothing."""
+        """Return why the run ended, and whether it failed: a run that reached its end may have learned nothing."""
         if self.standings.failed:
             return reason, True
         requested = self.standings.stop_requested

@@ -22,7 +22,7 @@ from tracker.facts import TRACKER
 
 LEDGER = "ledger.sqlite"
 BESIDE = ("-wal", "-shm", "")
-"""A ledger's files: the ledger itself is the last."""
+"""Suffixes of a ledger's files, that of the ledger itself last."""
 CHECKED_NEWEST = 1_000
 """Facts that `check_newest` looks at."""
 _ended_at = "SELECT position FROM ended WHERE fold = ? AND task = ?"
@@ -43,15 +43,15 @@ def check_mended(path: Path) -> None:
 
 
 def check_files(path: Path) -> bool:
-    """Whether there is a ledger. RequestError where it, or a file beside it, is not what SQLite may open."""
-    found = False
+    """Tell whether there is a ledger. RequestError if one of its files is not a regular file of its owner."""
+    exists = False
     for suffix in BESIDE:
         try:
             files.check(Path(f"{path}{suffix}"))
-            found = True
+            exists = True
         except FileNotFoundError:
-            found = False
-    return found  # of the last one, the ledger itself
+            exists = False
+    return exists  # about the last file, the ledger itself
 
 
 class LedgerReader:
@@ -132,16 +132,16 @@ class LedgerReader:
         return {(source, incarnation): last for source, incarnation, last in rows}
 
     def newest_time(self) -> int:
-        """The latest reading of the run's clock that the tracker's facts and all incarnations have; 0 without any."""
+        """Return the latest time, by the run's clock, among the tracker's facts and all incarnations; 0 without any."""
         with self._mapped():
-            # The unary plus keeps SQLite from sorting by another index: one of the newest facts is the tracker's.
+            # The unary plus keeps SQLite from using another index: one of the newest facts is from the tracker.
             query = "SELECT time FROM facts WHERE +source = ? ORDER BY position DESC LIMIT 1"
             decided = self._connection.execute(query, (TRACKER,)).fetchone()
         readings = [*(decided or ()), *(born(incarnation) for _, incarnation in self.last_sequences())]
         return max((reading for reading in readings if reading < LATEST), default=0)
 
     def last_sequence(self, source: str, incarnation: str) -> int:
-        """The sequence of the newest fact of this (source, incarnation), 0 if there is none."""
+        """Return the sequence of the newest fact of this (source, incarnation); 0 without a fact."""
         query = "SELECT last_sequence FROM sources WHERE source = ? AND incarnation = ?"
         with self._mapped():
             row = self._connection.execute(query, (source, incarnation)).fetchone()

@@ -1,8 +1,8 @@
 """Requests for tasks on their way to an answer: new ones, those that wait for work, those that were told there is none.
 
-Invariant: the same request of the same incarnation has the same answer, also where that is none; a request waits for
-work for `PARKED` seconds at most, and one of an incarnation that is gone or was superseded has no answer; an
-incarnation has `MAX_OPEN` requests open at most.
+Invariants: the same request of the same incarnation gets the same answer, also if that is an empty one; a request waits
+for work for at most `PARKED` seconds; a request of an incarnation that is gone or superseded gets no answer; an
+incarnation has at most `MAX_OPEN` open requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REMEMBERED = 64
 """Requests of one incarnation that were told so, and are told so again."""
 
 MAX_OPEN = 16
-"""Most requests of one incarnation that wait at once. An actor has one, repeated under its number."""
+"""Most requests of one incarnation that wait at the same time. An actor has one, and repeats it under its number."""
 
 Asker = tuple[str, str]
 
@@ -27,7 +27,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._open: dict[Asker, dict[int, tuple[Request, float | None]]] = {}
-        """By (source, incarnation) and number, and since when (monotonic seconds) it is known that there is no work."""
+        """By (source, incarnation) and number: the request, and since when there is no work for it (monotonic s)."""
         self._empty: dict[Asker, dict[int, None]] = {}
 
     def add(self, request: Request) -> None:

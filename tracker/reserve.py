@@ -26,7 +26,7 @@ class Reserve:
     def hold(self) -> bool:
         """Take the room, or keep what an earlier tracker took. False where there is none: the run can go on without."""
         try:
-            # Not emptied first: on a full disk it might not be had again.
+            # The file is not truncated first: on a full disk its space might not be available again.
             file = open_file(self._path, os.O_WRONLY | os.O_CREAT)
             try:
                 os.posix_fallocate(file, 0, self._size)

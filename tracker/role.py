@@ -51,8 +51,8 @@ LINGER = 0.4
 LONGEST = 5.0
 """After `ended`: longest wait for the launcher's last words and for room to write the summary."""
 ENDING_MARGIN = 14.0
-"""Seconds that the end of a run may take beside `learner.ending_seconds`: actors and learners have 5 each, and 1 more
-after SIGTERM."""
+"""Seconds that the end of a run may take in addition to `learner.ending_seconds`: actors and learners have 5 each, and
+1 more after SIGTERM."""
 REASON = 4_000
 """Most characters of a reason that travels in a pulse."""
 
@@ -87,7 +87,7 @@ def settings_of(spec: Spec) -> Settings:
 
 
 def check_there(directory: Path) -> None:
-    """LedgerDamaged where a tracker has worked and left no ledger: an empty one would promise what it does not hold."""
+    """Raise LedgerDamaged if a tracker has run here and its ledger is gone: a new, empty one would hide the loss."""
     if (
         (directory / ADDRESS).exists()
         and not (directory / LEDGER).exists()
@@ -110,7 +110,7 @@ class TrackerRole:
         folds = standard_folds()
         folds.restore(self._ledger, settle=self._ledger.settle)
         self._known = LedgerReader(self._directory / LEDGER)
-        """For the sockets' thread, which asks once for each incarnation that says Hello."""
+        """The reactor thread's own reader: the thread asks once for each incarnation that says Hello."""
         self._snapshots = Snapshots(self._ledger, folds.draft)
         self._store = CheckpointStore(self._directory / FOLDER)
         identity = spec.identity()
@@ -143,7 +143,7 @@ class TrackerRole:
         self._notices = Notices(self._directory, self._live.alarms)
         self._display = Display(identity, self._directory, self._core, self._live, self._hub)
         self._written: range | None = None
-        """Where the core's batch stands, from the commit on until it is acknowledged."""
+        """The positions of the core's batch, from its commit until it is acknowledged."""
         self._ended_at: float | None = None
         self._gone = False
         self._say_where(time.monotonic())
@@ -235,7 +235,7 @@ class TrackerRole:
             self._guard()
             if self._written is None:
                 self._written = self._keep(batch.rows)
-            self._guard()  # before what was written is acknowledged
+            self._guard()  # again, before the written facts are acknowledged
         except LedgerFull as error:
             self._live.alarms["disk"] = str(error)
             if batch:
@@ -277,9 +277,9 @@ class TrackerRole:
         return positions
 
     def _guard(self) -> None:
-        """End the run if something befell the ledger's files, with all that they held in a new one.
+        """If the ledger's files were changed, put all facts into a new ledger and end the run.
 
-        LedgerFull: there is no room for it yet. LedgerDamaged: it cannot be made; then nothing more is acknowledged.
+        LedgerFull if there is no room for it yet. LedgerDamaged if it cannot be made: then nothing is acknowledged.
         """
         what = self._ledger.change()
         if not what:
@@ -296,10 +296,10 @@ class TrackerRole:
                 f"`headrace mend {self._directory}` makes a new ledger of what can be read, if anything is left"
             ) from error
         del self._live.alarms["ledger"]
-        kept = f"; what was found there is kept as {aside.name}" if aside.exists() else ""
+        changed_file = f"; the changed file is kept as {aside.name}" if aside.exists() else ""
         reason = (
             f"{what} while the run went on: all {self._ledger.last_position:,} facts are in a new ledger in its place"
-            f"{kept}; `headrace run --resume --run-dir {self._directory}` goes on from it"
+            f"{changed_file}; `headrace run --resume --run-dir {self._directory}` goes on from it"
         )
         self._core.record("alarm", {"text": reason[: m.MAX_TEXT]})
         self._core.record("stop_request", {"reason": reason[: m.MAX_TEXT], "failed": True})

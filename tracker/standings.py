@@ -17,7 +17,7 @@ from tracker.tallies import FRAGMENTS, PolicyTally, finite
 
 POSITIONS = 32
 CAUSES = ("environment_error", "rollout_error", "generation_failed", "pool_accept", "refusal", "exited")
-"""Kinds of facts that say why nothing is learned: what comes first in a run's course is named first."""
+"""Kinds of facts that can explain why nothing was learned, in the order in which a run depends on them."""
 MOST = 1e300
 """A limit of a run that is greater is none (and no float, where it is an integer)."""
 
@@ -139,7 +139,7 @@ class Standings(Counted):
         self._use(tally, body)
 
     def _finished(self, fact: Fact) -> None:
-        if fact.body.get("failed"):  # one policy that cannot go on ends the run, whatever the others do
+        if fact.body.get("failed"):  # a policy that cannot go on ends the run, also if the others could
             self._stop_request(fact)
         else:
             self.finished[fact.body["policy"]] = fact.body["reason"]

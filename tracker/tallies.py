@@ -129,9 +129,9 @@ class PolicyTally:
         self.returns = Returns()
         self.losses: dict[str, float | None] = {}
         self.fault = ""
-        """What was not sound about the last update: losses or parameters that are no numbers."""
+        """What was wrong with the last update: losses or parameters that are not finite; empty if nothing was."""
         self.unsound = 0
-        """Updates up to the last one, one after another, that were not sound."""
+        """Number of consecutive faulty updates up to the last one."""
         self.staleness: dict[int, int] = {}
         """Fragments by versions behind, when they were used: exact."""
         self.fragments = dict.fromkeys(FRAGMENTS, 0)

@@ -4,10 +4,10 @@ Invariants: minted = waiting + leased + done + failed + evicted; a task is lease
 its first outcome counts, whoever sends it, and every later one is stored and changes nothing; an id is used once.
 An outcome without a result ends its task. One with a result is *recorded* under the policy and the task's name: the
 task ends when somebody says that the result was delivered, is leased for that alone until then, and so is every later
-task of that name. A result that is *missing* (it says only why there is none) gives way to one that is not, and is
-forgotten when the next launch begins: its name is then run again. A task that was *given up* is leased for its policy
-to be told, and ends as one that failed. Of a result the fold keeps where it is; the ledger has it. What an actor still
-rolls out for a life of its policy that is over is waited for (`tracker.outlived`).
+task of that name. A *missing* result (it only says why there is no measurement) is replaced by a measured one, and
+forgotten when the next launch begins: the task is then run again. A task that was *given up* is leased once more so
+that its policy hears of it, and ends as failed. The fold keeps only the position of a result in the ledger. Tasks that
+an actor still rolls out for an earlier life of its policy are waited for (`tracker.outlived`).
 """
 
 from __future__ import annotations

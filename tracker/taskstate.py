@@ -35,7 +35,7 @@ class TaskState:
         self.recorded: dict[str, dict[str, int]] = {}
         """By policy and task's name, the position of the first outcome with a result."""
         self.missing: dict[str, dict[str, None]] = {}
-        """By policy, names of those whose recorded result says only why there is none."""
+        """By policy, the names of tasks whose recorded result only says why there is no measurement."""
         self.given_up: dict[str, int] = {}
         """By id, where the ledger says why nobody tries a task any more. Its policy has not been told yet."""
         self.outlived = Outlived()
@@ -100,7 +100,7 @@ class TaskState:
             heapq.heappush(self._deadlines, (lease.deadline, name))
 
     def _record(self, policy: str, name: str, position: int, *, missing: bool) -> bool:
-        """Take an outcome with a result; False if the name has one that counts."""
+        """Record an outcome with a result. Returns False if the name already has a result that counts."""
         recorded, missed = self.recorded.setdefault(policy, {}), self.missing.setdefault(policy, {})
         if name in recorded and (missing or name not in missed):
             return False
@@ -112,7 +112,7 @@ class TaskState:
         return True
 
     def _forget_missing(self) -> None:
-        """Names without a real result are to be run again."""
+        """Forget missing results, so that their tasks are run again."""
         for policy, names in self.missing.items():
             for name in names:
                 del self.recorded[policy][name]

@@ -70,13 +70,13 @@ _models: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model
 
 
 def fitting(fact: Fact) -> dict[str, Any] | None:
-    """What a search says in this fact, as plain values of its own; None if it is not a search's: its policy's learner
-    alone speaks for it.
+    """Return the fields of a search's fact as plain values; None if the fact does not fit, or is not from the learner
+    of its policy.
     """
     try:
-        found = _models[fact.kind].validate_python(fact.body)
+        body = _models[fact.kind].validate_python(fact.body)
     except ValidationError:
         return None
-    if found["policy"] != policy_of(fact.source):
+    if body["policy"] != policy_of(fact.source):
         return None
-    return {key: found[key] for key in OF_SEARCHES[fact.kind].__annotations__ if key in found}
+    return {key: body[key] for key in OF_SEARCHES[fact.kind].__annotations__ if key in body}

@@ -84,7 +84,7 @@ class PolicyTemplates:
         self.failures: dict[str, int] = {}
         """Rollouts and completions that failed, by the reason."""
         self.missing: dict[str, list[str]] = {}
-        """By the name of a task that measured nothing: its template or role, and the reason."""
+        """By name of a task without a measurement: its template or role, and the reason."""
         self.usage: Usage = {}
 
     def template(self, name: str, position: int) -> Tested:
@@ -204,7 +204,7 @@ class Templates:
             return
         rounds = self.policy(body.pop("policy")).rounds
         number = body["round"]
-        if number in rounds and rounds[number] != body:  # missing trials have come: from here on it is another search
+        if number in rounds and rounds[number] != body:  # trials that were missing now count: the search has changed
             for later in [later for later in rounds if later > number]:
                 del rounds[later]
         rounds[number] = body
@@ -295,7 +295,7 @@ class Templates:
 
 
 def _line(reason: Any) -> str:
-    """A reason as it is kept."""
+    """Return a reason as one line of limited length."""
     return (" ".join(reason.split()) if isinstance(reason, str) else "")[:REASON] or "it did not say why"
 
 

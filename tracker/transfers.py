@@ -1,8 +1,8 @@
 """Checkpoints on their way: offers and chunks up from learners, restore points and chunks down to them.
 
 Invariants: an offer is `durable` only when the fact of this very content is on disk; a restore point names the position
-of a fact that is on disk; a learner of the plan has one upload open at most, of its own policy; a folder that cannot be
-read or written is an alarm. What is on disk lies with `tracker.checkpoints`, what is decided with `tracker.core`.
+of a fact that is on disk; only a learner of the plan uploads, for its own policy and one checkpoint at a time; a folder
+that cannot be read or written is an alarm. `tracker.checkpoints` writes the files, and `tracker.core` decides.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Transfers:
         """By policy: the checkpoint being fetched and the position that names it."""
         self._skipped: set[tuple[str, str]] = set()
         self._gone: set[str] = set()
-        """Files of checkpoints that an alarm was raised for."""
+        """Checkpoint files that are gone, and for which an alarm was raised."""
         for body in core.unrecorded(store.manifests()):
             core.record("checkpoint", body)
 
@@ -83,14 +83,14 @@ class Transfers:
             self._hub.offer(*waiting, "durable")
 
     def look(self) -> None:
-        """Alarm where a policy's newest checkpoint was kept and is not there any more; the run goes on to the next."""
+        """Raise an alarm for each policy whose newest checkpoint file is gone; the run goes on to the next one."""
         for policy, tally in self._core.standings.policies.items():
             file = next(reversed(tally.positions), None)
             if file is not None and file not in self._gone and self._store.lacks(file):
                 self._gone.add(file)
-                what = f"{self._store.folder / file} was kept and is gone"
-                now = f"until the next checkpoint of {policy} is kept, `--resume` begins at an older one, or afresh"
-                self._core.record("alarm", {"text": f"{what}: {now}"})
+                what = f"the checkpoint {self._store.folder / file} is gone: put it back"
+                now = f"until the next checkpoint of {policy}, `--resume` begins at an older one, or from the start"
+                self._core.record("alarm", {"text": f"{what}; {now}"})
 
     # --- down
 

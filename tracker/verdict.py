@@ -1,6 +1,6 @@
-"""What a run came to that has reached its end: whether it did what a run is for.
+"""The verdict on a run that has reached its end: whether it learned something and kept it.
 
-Invariant: the verdict follows from committed facts alone, so that a run whose tracker fell at the end has the same one.
+Invariant: the verdict depends only on committed facts, so that it is the same if the tracker fell at the end.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from tracker.standings import CAUSES, Standings
 from tracker.tallies import PolicyTally
 
 UNSOUND_UPDATES = 10
-"""A policy is lost when its last so many updates were unsound, or all of them."""
+"""A policy has failed if its last so many updates were faulty, or all of its updates if they are fewer."""
 
 
 def shortfall(standings: Standings, *, finished: bool) -> str:
-    """Why this run has failed although it reached its end; empty if it has not.
+    """Return why this run failed although it reached its end; empty if it did not fail.
 
-    `finished`: every policy said that it has nothing left to do, so that no version need have been made. A run that was
-    interrupted may have learned nothing yet; but what it learned was kept, and what it refused was at fault.
+    `finished`: every policy said that it has nothing left to do, so a run without a new version is no failure. An
+    interrupted run may have learned nothing yet; but lost versions and refused experience are failures there too.
     """
     policies = sorted(standings.policies.items())
     faults = [
@@ -30,11 +30,11 @@ def shortfall(standings: Standings, *, finished: bool) -> str:
 
 
 def _unkept(name: str, tally: PolicyTally) -> str:
-    """Why the last version is lost. One of an earlier life was counted as lost when the next life began."""
+    """Say why the last version is lost. The loss of an earlier life's version was counted when the next life began."""
     if not tally.updates or tally.version[0] < tally.life or (tally.checkpoint or (0, 0)) >= tally.version:
         return ""
     newest = "no version" if tally.checkpoint is None else version_text(tally.checkpoint)
-    return f"version {version_text(tally.version)} of {name} was not kept, the newest checkpoint is of {newest}"
+    return f"version {version_text(tally.version)} of {name} is in no checkpoint; the newest checkpoint has {newest}"
 
 
 def _unsound(name: str, tally: PolicyTally) -> str:

@@ -5,8 +5,8 @@ the notes of fragments are its results, templates are the parameters, and a snap
 
 Invariant: a task is minted only when the parameters that are published hold its template; and since names are made of
 content and decisions of results, a learner restored from any snapshot, or from none, mints no name that an
-uninterrupted one would not, and comes to the same best. A trial that is missing is in no snapshot: it is minted again,
-and the ledger says that it is missing, or, in a resumed run, it is run again.
+uninterrupted one would not, and finds the same best template. A missing trial is in no snapshot: its task is minted
+again, and then the ledger answers that it is missing or, in a resumed run, the task is run again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PromptSearch:
         self.search = self.program(self.settings, self._workload, self._seed, results)
         self._used = Usage()
         self._missing: dict[str, Result] = {}
-        """By name, the results that are."""
+        """Missing results by name."""
         for result in results.values():
             self._count(result.usage)
         self._under_way: set[str] = set()
@@ -64,7 +64,7 @@ class PromptSearch:
         self._take(fragment.task, read(fragment.note))
 
     def given_up(self, task: str, reason: str) -> None:
-        """No actor could run it: it is missing."""
+        """Record a task that no actor could run as missing."""
         self._take(task, given_up(task.removeprefix(f"{self.policy}/"), reason))
 
     def _take(self, task: str, result: Result) -> None:
@@ -86,7 +86,7 @@ class PromptSearch:
         return {"round": search.round, "best_mean": search.best_mean, "templates": len(search.templates)}
 
     def mint(self) -> Sequence[Task]:
-        """What the search asks for. Nothing more once a budget is spent, or it cannot go on."""
+        """Return the tasks that the search asks for; none once a budget is spent or the search cannot go on."""
         if self.ready() or self._exhausted() or self._failure(ended=False):
             return ()
         asked = self.search.machine.take(self._room())
@@ -99,9 +99,9 @@ class PromptSearch:
         return [(kind, {"policy": self.policy, **body}) for kind, body in told]
 
     def finished(self) -> str | None:
-        """Why nothing is left to do: the search has ended, or a budget is spent and nothing is under way any more.
+        """Return why nothing is left to do: the search has ended, or a budget is spent and no task is under way.
 
-        RunError if it cannot go on: too many trials are missing.
+        RunError if the search cannot go on because too many trials are missing.
         """
         if self.ready() or self.search.facts:
             return None
@@ -120,7 +120,7 @@ class PromptSearch:
         return self.search.published()
 
     def snapshot(self) -> Tree:
-        """The results so far that are measurements. All else follows from them."""
+        """Return the measured results so far, from which everything else follows."""
         results = {name: packed(result) for name, result in self.search.machine.results.items() if not result.missing}
         text = json.dumps({"algorithm": self.name, "results": results}, ensure_ascii=False, separators=(",", ":"))
         # One array, and no tree of texts: a tree has at most 100,000 nodes.

@@ -21,7 +21,7 @@ FIRST = 8
 
 @dataclass(frozen=True)
 class Spent:
-    """Numbers of answers and of completions that came, and what each kind took, missing ones among it."""
+    """Numbers of measured answers and completions, and the usage of each kind, including missing ones."""
 
     answers: int = 0
     answer: Usage = field(default_factory=Usage)
@@ -49,7 +49,7 @@ def added(usages: Sequence[Usage]) -> Usage:
 
 
 def spent_on(results: Iterable[Result]) -> Spent:
-    """What these results took."""
+    """Sum up what these results took."""
     answers: list[Result] = []
     completions: list[Result] = []
     for result in results:

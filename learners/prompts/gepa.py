@@ -58,9 +58,9 @@ class Gepa(Search):
         before = await self.answers(parent, "training", items, number)
         told = self.transcripts(items, before)
         if not told:
-            return None  # all are missing, and said to be
+            return None  # all rollouts are missing, which facts already say
         if all(transcript.result.reward == 1.0 for transcript in told):
-            self.refuse(place, parent, "its parent had full reward on the whole minibatch: there is nothing to mend")
+            self.refuse(place, parent, "its parent had full reward on the whole minibatch: there is nothing to improve")
             return None
         wanted = messages.reflection(parent.text, told, self.placeholders, (candidate + 1, proposals), sequence)
         (reflected,) = await self.machine.ask([wanted], number)
@@ -76,7 +76,7 @@ class Gepa(Search):
         pairs = zip(self.rewards(child, "training", items), self.rewards(parent, "training", items), strict=True)
         both = [(after, earned) for after, earned in pairs if after is not None and earned is not None]
         if both and math.fsum(after for after, _ in both) <= math.fsum(earned for _, earned in both):
-            return None  # where nothing can be compared it goes on
+            return None  # without a pair to compare, the child goes on
         await self.answers(child, "validation", self.everything, number)
         return child
 

@@ -71,7 +71,7 @@ class BeamSearch(Search):
         means = {t.identity: self.mean(t, "validation", batch[: pulls[t.identity]]) for t in staying}
         measured = [(mean, t.order, t) for t in staying if (mean := means[t.identity]) is not None]
         best = [template for _, _, template in sorted(measured, key=lambda arm: (-arm[0], arm[1]))[: settings.beam]]
-        # A candidate all of whose trials are missing was not compared: it stays, behind those that were.
+        # A candidate whose trials are all missing cannot be compared: it stays, after the measured ones.
         return best + [template for template in staying if means[template.identity] is None]
 
     async def _candidate(
@@ -90,7 +90,7 @@ class BeamSearch(Search):
         results = await self.answers(parent, "training", items, number)
         told = self.transcripts(items, results)
         if not told:
-            return None  # all are missing, and said to be
+            return None  # all rollouts are missing, which facts already say
         (criticism,) = await self.machine.ask([messages.critique(parent.text, told, sequence)], number)
         if criticism.missing:
             return None
@@ -146,7 +146,7 @@ class BeamSearch(Search):
         budget = self._race_budget(len(arms), len(batch))
         while True:
             means = [self.mean(t, "validation", batch[:had]) for t, had in zip(arms, pulls, strict=True)]
-            # A mean that is missing is taken for the best that it may be, so that its arm is pulled again.
+            # A missing mean counts as the best possible one, so that its arm is pulled again.
             hopeful = [1.0 if mean is None else mean for mean in means]
             step = racing.next_pulls(
                 hopeful,

@@ -75,11 +75,11 @@ def reflection(
 
 
 def template_of(reply: str) -> str | None:
-    """The template in a model's reply: what stands between <template> and </template>; None without these tags,
-    empty where there is no reply.
+    """Return the template in a model's reply: the text between <template> and </template>. None without these tags,
+    empty for an empty reply.
 
-    The last one counts: a model that shows the old one first, or a draft, ends with what it means. A fence of
-    backticks around all of it is taken off.
+    The last template counts: a model may first show the old one or a draft. A fence of backticks around all of it is
+    removed.
     """
     reply = without_thoughts(reply).strip()
     begin, end = reply.find("<template>"), reply.rfind("</template>")

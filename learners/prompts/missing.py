@@ -1,10 +1,10 @@
-"""When too many trials are missing for a search to go on.
+"""Deciding when too many trials are missing for a search to go on.
 
-A missing trial measures nothing: it is left out of every mean, and a resumed run asks for it again. A few of them do no
-harm; more, and candidates would be compared by who was spared.
+A missing trial measures nothing: no mean counts it, and a resumed run asks for it again. A few do no harm; with more,
+candidates would be compared by which of their trials are missing.
 
-Invariant: pure. While a search goes on, what it has asked for and has no result yet counts as a trial that will come,
-and one missing trial by itself ends nothing.
+Invariant: pure. While a search goes on, a request without a result counts as a trial that will come, and a single
+missing trial does not end the search.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ RESUME = "repair that, then go on with headrace run --resume: missing trials are
 
 
 def too_many(missing: Mapping[str, Result], asked: Collection[str], share: float, *, ended: bool) -> str | None:
-    """Why the search cannot go on, or None.
+    """Return why the search cannot go on, or None.
 
-    `missing`: by name, the results that are; `asked`: the names of all requests so far; `ended`: nothing is awaited.
+    `missing`: missing results by name; `asked`: names of all requests so far; `ended`: no result is awaited any more.
     """
     if not missing:
         return None

@@ -14,9 +14,9 @@ from random import Random
 def front(scores: Sequence[Sequence[float | None]]) -> dict[int, int]:
     """By candidate (its place in `scores`), the number of instances on which it stands at the front: f of algorithm 2.
 
-    `scores[k][i]` is candidate k's on instance i, None where it is missing: there it is not compared. Of each instance
-    the best are taken; then, the lowest mean first and of equals the last, each is set aside that has another one left
-    beside it on every instance where it is best.
+    `scores[k][i]` is candidate k's score on instance i; None if it is missing, and then it is not compared there. The
+    best candidates of each instance are collected. Then, in order of rising means (the last of equals first), each one
+    is removed that shares every instance on which it is best with another remaining one.
     """
     best: list[set[int]] = []
     for column in zip(*scores, strict=True):

@@ -89,7 +89,7 @@ class Answered:
     reason: str
     usage: Usage
     missing: str = ""
-    """What failed, where the trial measures nothing: its reward then means nothing."""
+    """What failed, if the trial measures nothing: then the reward has no meaning."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def read(note: Mapping[str, Any] | None) -> Result:
 
 
 def given_up(name: str, reason: str) -> Result:
-    """What stands for the result of a request that no actor could run: it is missing."""
+    """Make the missing result of a request that no actor could run."""
     if name.startswith("answer/"):
         return Answered(0.0, True, "", reason[:SHOWN_REASON], Usage(), "actor")
     return Completed("", True, reason[:SHOWN_REASON], Usage(), "actor")
@@ -148,7 +148,7 @@ def _usage(reports: Any) -> Usage:
 
 
 def packed(result: Result) -> list[Any]:
-    """A result as plain JSON values. One that is missing has no such form: it is asked for again."""
+    """Convert a result to plain JSON values. A missing one is never stored, because it is asked for again."""
     usage = list(result.usage)
     if isinstance(result, Answered):
         return ["a", result.reward, result.failed, result.answer, result.reason, usage]

@@ -1,9 +1,9 @@
 """What both searches share: templates and their lineage, scores, children, the best, what was spent, facts.
 
 Invariants: a template is tested once, whoever writes it again; a child whose placeholders differ from its parent's
-costs no rollout; a rollout that failed through its template counts as 0 in every mean, and one that is missing counts
-in none; a score is asked for once (template, split, item); and what is decided or told depends on results by their
-names alone, never on the order in which they came.
+costs no rollout; a rollout that failed because of its template counts as 0 in every mean, and a missing one counts in
+none; a score is asked for once (template, split, item); and decisions and facts depend on results by their names alone,
+never on the order in which they arrive.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Search:
         self.reason: str | None = None
         """Why there is nothing left to do."""
         self.failure: str | None = None
-        """Why it cannot go on."""
+        """Why the search cannot go on; None if it can."""
         self.facts: list[tuple[str, dict[str, Any]]] = []
         """(kind, body), in the order in which they are to be said."""
         self._proposed = 0
@@ -115,13 +115,13 @@ class Search:
         return self.machine.ask([Answer(name, split, item) for item in items], stage)
 
     def rewards(self, template: Template, split: Split, items: Sequence[int]) -> list[float | None]:
-        """The rewards of `items`, in their order; None for a trial that is missing."""
+        """Return the rewards of `items` in order, with None for a missing trial."""
         name = template.identity
         results: Any = [self.machine.results[Answer(name, split, item).name] for item in items]
         return [None if result.missing else result.reward for result in results]
 
     def mean(self, template: Template, split: Split, items: Sequence[int]) -> float | None:
-        """The mean of those that are there: a failed rollout is a 0 among them. None if all are missing."""
+        """Return the mean of the measured rewards, in which a failed rollout is a 0. None if all are missing."""
         rewards = [reward for reward in self.rewards(template, split, items) if reward is not None]
         return math.fsum(rewards) / len(rewards) if rewards else None
 
@@ -140,7 +140,7 @@ class Search:
         return sorted(order[place * size : (place + 1) * size])
 
     def transcripts(self, items: Sequence[int], results: Sequence[Any]) -> list[Transcript]:
-        """The rollouts of training items as a critique sees them, without those that are missing."""
+        """Return the rollouts of training items for a critique, without the missing ones."""
         pairs = zip(items, results, strict=True)
         return [Transcript(self.workload.training[item], result) for item, result in pairs if not result.missing]
 
@@ -177,14 +177,14 @@ class Search:
     def child(
         self, text: str | None, parent: Template, critique: str, place: tuple[int, int], earlier: frozenset[str]
     ) -> Template | None:
-        """The child to test, recorded as a fact; None (and a fact with the reason) for one that is refused.
+        """Make the child to test and record it as a fact; None (and a fact with the reason) if it is refused.
 
-        `text` is None where the reply held no template; `place`: round and candidate; `earlier`: identities of all
-        templates of earlier rounds.
+        `text` is None if the reply has no template; `place` is round and candidate; `earlier` has the identities of
+        all templates of earlier rounds.
         """
         child = Template(text or "", parent.identity, critique, *place)
         if text is None:
-            why: str | None = "the reply has no <template>...</template>, which was asked for"
+            why: str | None = "the reply does not have the required <template>...</template>"
         elif not text:
             why = "the edit is empty"
         else:

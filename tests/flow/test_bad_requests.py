@@ -53,7 +53,7 @@ def refused(home: Path, *arguments: str, kept: bool = False) -> str:
     left = list(home.glob("runs-out/*"))
     assert bool(left) is kept, "a directory is left where a role was started, and only there"
     for directory in left:
-        assert f"what its roles wrote is kept in {directory}" in message
+        assert f"the files of the run are kept in {directory}" in message
         assert list((directory / "logs").iterdir())
     return message
 

@@ -127,9 +127,7 @@ def test_a_run_whose_environment_changed_is_not_resumed(home: Path) -> None:
     for command in (("run", "--headless", "--resume", *directory), ("evaluate", "run")):
         refused = headrace(*command, cwd=home)
         assert refused.returncode == 2, refused.stderr
-        assert (
-            "its environment is another than when the run began: agent saw box [3], and now box [4]" in refused.stderr
-        )
+        assert "its environment has changed since the run began: agent saw box [3], and now box [4]" in refused.stderr
     assert (home / "run" / "ledger.sqlite").read_bytes() == facts, "no role was started"
 
 

@@ -79,7 +79,7 @@ def in_a_thread(plain: dict[str, Any]) -> None:
 
 
 def wrong(plain: dict[str, Any]) -> None:
-    """Was asked for what cannot be."""
+    """Fail as a role whose request was wrong."""
     raise RequestError("learner.device: there is no cuda here")
 
 

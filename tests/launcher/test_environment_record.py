@@ -33,7 +33,7 @@ def test_another_space_is_named_with_the_recorded_one(tmp_path: Path) -> None:
         environment_record.keep(where, found(width=4))
     with pytest.raises(RequestError, match=r"agent did box \[2\] from \[-1.0, -1.0\] to \[1.0, 1.0\], and now .*2.0\]"):
         environment_record.compare(where, found(high=2.0))
-    with pytest.raises(RequestError, match="its agents were agent, and are agent, other"):
+    with pytest.raises(RequestError, match="its agents were agent, and are now agent, other"):
         environment_record.compare(where, found(agents=("agent", "other")))
 
 

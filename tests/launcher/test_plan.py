@@ -143,7 +143,7 @@ def test_the_probe_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
     (tmp_path / "json.py").write_text("raise RuntimeError('a user module that shadows ours')\n")
     run = load(tmp_path / "mine.toml")
-    with pytest.raises(RequestError, match=r"status 1\); it said\n  no licence"):
+    with pytest.raises(RequestError, match=r"status 1\); it printed\n  no licence"):
         Probe(run, module="broken").answer()
     hasty = load(tmp_path / "mine.toml", ["environment.start_seconds=0.5"])
     with pytest.raises(RequestError, match=r"within 0\.5 s, which is environment\.start_seconds") as caught:

@@ -382,7 +382,7 @@ def test_an_update_is_waited_for_at_the_end(bench: Bench, ending_seconds: float,
     assert tracker._offer_message.version == (1, 0)
     assert tracker._upload is not None
     assert from_bytes(bytes(tracker._upload.content))["algorithm"] == {"total": 0.0}
-    with pytest.raises(RunError, match="was not kept"):
+    with pytest.raises(RunError, match="was not stored"):
         checkpoints.keep_last(0.05)  # the tracker is away
     assert tracker._offer_message.version == ((1, 1) if ends else (1, 0))
     assert from_bytes(bytes(tracker._upload.content))["algorithm"] == {"total": 6.0 if ends else 0.0}
@@ -394,7 +394,7 @@ def test_an_update_is_waited_for_at_the_end(bench: Bench, ending_seconds: float,
         ({"policy_loss": 0.5, "steps": float("nan")}, {"w": np.ones(2)}, ""),
         ({"policy_loss": float("nan"), "rate": 1.0}, {"w": np.ones(2)}, "policy_loss is not finite"),
         ({"a": float("inf"), "b": float("nan")}, {}, "a, b are not finite"),
-        ({}, {"deep": [{"w": np.array([1.0, np.nan])}]}, "its parameters are no numbers"),
+        ({}, {"deep": [{"w": np.array([1.0, np.nan])}]}, "its parameters are not numbers (NaN)"),
         ({}, {"w": np.array([np.inf]), "n": 3, "texts": ["a"], "none": np.zeros(0)}, ""),
     ],
 )

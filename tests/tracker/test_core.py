@@ -437,7 +437,7 @@ def test_a_ledger_with_a_fact_that_fits_no_more_is_read(tmp_path: Path) -> None:
     summary = summarise(tmp_path)
     assert summary["unreadable"] == 1
     assert summary["alarms"] == [
-        "every fold passed over the outcome fact at position 1 of actor-0: ValueError: its body is not one of its kind"
+        "every fold passed over the outcome fact at position 1 of actor-0: ValueError: its body does not fit its kind"
     ]
     shell = Shell(tmp_path)
     shell.start()

@@ -163,7 +163,7 @@ def stored(folder: Path, seed: int, count: int) -> dict[str, int]:
 def take(folder: Path, seed: int, count: int) -> None:
     """Everything that reads a ledger of anything, and a tracker that goes on with it."""
     sequences = stored(folder, seed, count)
-    assert all("body is not one of its kind" in alarm for alarm in read(folder).alarms)
+    assert all("body does not fit its kind" in alarm for alarm in read(folder).alarms)
     tracker = Tracker(folder, seed)
     tracker.sequences = sequences
     facts = Facts(seed)

@@ -155,7 +155,7 @@ def test_a_checkpoint_that_was_removed_is_an_alarm_once(tmp_path: Path) -> None:
         shell.transfers.look()
         shell.commit()
     (alarm,) = shell.core.standings.alarms
-    assert "p~1.1.checkpoint was kept and is gone" in alarm
+    assert "p~1.1.checkpoint is gone" in alarm
     shell.upload(2, b"two")
     shell.commit()
     assert shell.offers[-1] == ("learner-p", 2, "durable")

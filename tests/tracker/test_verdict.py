@@ -38,8 +38,8 @@ FELL = ("launcher", "exited", b.exited("actor-0"))
     ("facts", "fault"),
     [
         ([PLAYED, UPDATED, kept(9)], ""),
-        ([PLAYED, UPDATED, kept(8)], "version 1.9 of p was not kept, the newest checkpoint is of 1.8"),
-        ([PLAYED, UPDATED, INTERRUPTED], "version 1.9 of p was not kept, the newest checkpoint is of no version"),
+        ([PLAYED, UPDATED, kept(8)], "version 1.9 of p is in no checkpoint; the newest checkpoint has 1.8"),
+        ([PLAYED, UPDATED, INTERRUPTED], "version 1.9 of p is in no checkpoint; the newest checkpoint has no version"),
         ([PLAYED, UPDATED, kept(8), ("tracker", "life", b.life(2))], ""),  # `resumed` has said what was lost
         (learner(STOPPING), "learner-p died (SIGKILL): ValueError: no"),
         (learner(), ""),

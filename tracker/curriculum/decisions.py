@@ -69,7 +69,7 @@ def decide(
     taken: Callable[[str], bool] = lambda _: False,
     closing: bool = False,
 ) -> Choices:
-    """Everything that is due at `now` (the run's clock, ns). `requests`: each with how many more tasks it has room for.
+    """Decide everything that is due at `now` (the run's clock, ns). `requests` come with the number of tasks to add.
 
     `lost`: incarnations that will send nothing more. `taken`: whether an id is in use outside of the pool. `closing`:
     an epoch ends behind these facts.

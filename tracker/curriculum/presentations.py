@@ -21,7 +21,7 @@ Holder = tuple[str, str]
 
 
 class Drawn(NamedTuple):
-    """A draw: of which task, for whom, by which request, until when (the run's clock, ns)."""
+    """A draw: its task, its holder, the request that it answers, and its deadline (the run's clock, ns)."""
 
     task: str
     source: str

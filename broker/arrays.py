@@ -20,7 +20,7 @@ import numpy as np
 
 from broker.errors import WireError
 from broker.layouts import ARRAY, BFloat16, Layout, Leaf, Tree, described, padded, read_layout
-from broker.sending import fresh
+from broker.sending import OWNED, fresh
 
 __all__ = ["BFloat16", "Draft", "Tree", "draft", "fill", "from_bytes", "pack", "to_bytes", "unpack", "unpack_all"]
 
@@ -30,7 +30,7 @@ getting it back from the reactor's thread takes longer than the copy."""
 
 
 def fill(layout: Layout, leaves: list[Leaf], buffer: memoryview) -> None:
-    """Copy the arrays to their places in `buffer` (of `layout.size` bytes)."""
+    """Copy the arrays to their places in `buffer` (of `layout.size` bytes, from `fresh`)."""
     for (dtype, shape, offset, brain), leaf in zip(layout.entries, leaves, strict=True):
         source: Any = leaf.bits if brain else leaf  # type: ignore[union-attr]
         size = source.nbytes
@@ -38,6 +38,18 @@ def fill(layout: Layout, leaves: list[Leaf], buffer: memoryview) -> None:
             buffer[offset : offset + size] = source.data.cast("B")
         else:
             np.ndarray(shape, dtype, buffer, offset)[...] = source
+    _clear_padding(layout, buffer)
+
+
+def _clear_padding(layout: Layout, buffer: memoryview) -> None:
+    """Clear what lies between the arrays where `fresh` did not.
+
+    It would show memory of this process to the receiver, and give equal trees different checksums.
+    """
+    if layout.size > OWNED:
+        for dtype, shape, offset, _ in layout.entries:
+            end = offset + math.prod(shape) * dtype.itemsize
+            buffer[end : padded(end)] = bytes(padded(end) - end)
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ def draft(forms: Mapping[str, tuple[tuple[int, ...], np.dtype[Any] | str]]) -> D
     empty = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, (shape, dtype) in forms.items()}
     layout, _ = described(empty)
     payload = fresh(layout.size)
+    _clear_padding(layout, payload)
     arrays = {
         name: np.ndarray(shape, dtype, payload, offset)
         for name, (dtype, shape, offset, _) in zip(forms, layout.entries, strict=True)

@@ -18,15 +18,15 @@ _zeros = memoryview(np.zeros(OWNED, np.uint8).data).cast("B")
 
 
 def fresh(size: int) -> memoryview:
-    """A buffer of `size` bytes that nobody else holds; what it contains is undefined.
+    """A buffer of `size` bytes that nobody else holds. It is cleared up to `OWNED`, and undefined above.
 
-    Up to `OWNED` it is a frame of libzmq's own, which is cleared (there is no other way to make one). Any other memory
-    that is sent uncopied costs a message to a thread of pyzmq's, which keeps it alive until then and wants the
-    interpreter lock for each: 11 of a sender's 58 us at 256 KiB (measured); for larger ones the clearing costs more.
+    From `ZERO_COPY` up to `OWNED` it is a frame of libzmq's own, which is cleared (there is no other way to make one).
+    Any other memory that is sent uncopied costs a message to a thread of pyzmq's, which keeps it alive until then and
+    wants the interpreter lock for each: 11 of a sender's 58 us at 256 KiB (measured); above, clearing costs more.
     """
     if ZERO_COPY <= size <= OWNED:
         return zmq.Frame(_zeros[:size], copy=True).buffer
-    return memoryview(np.empty(size, np.uint8).data).cast("B")
+    return memoryview(bytearray(size) if size < ZERO_COPY else np.empty(size, np.uint8).data).cast("B")
 
 
 def send(source: zmq.Socket[bytes], parts: tuple[Payload, ...]) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import msgpack
 import numpy as np
@@ -182,3 +183,20 @@ def test_a_shortened_or_lengthened_checkpoint_is_refused(tree: object, data: st.
         from_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(WireError):
         from_bytes(content + b"\0")
+
+
+@pytest.mark.parametrize("rows", [1, 30_000, 500_000])
+def test_pack_shows_no_memory_between_arrays(rows: int) -> None:
+    """Small payloads, frames of libzmq's and large ones; before each, freed memory of that size is left dirty."""
+    tree = {"flag": np.ones(rows, np.bool_), "odd": np.ones(rows * 3, np.uint8), "one": np.array(7, np.int16)}
+    layout, first = pack(tree)
+    between = np.ones(layout.size, np.bool_)
+    for dtype, shape, offset, _ in layout.entries:
+        between[offset : offset + math.prod(shape) * dtype.itemsize] = False
+    assert between.any()
+    for _ in range(20):
+        dirty = [np.full(layout.size, 0xAA, np.uint8) for _ in range(8)]
+        del dirty
+        payload = pack(tree)[1]
+        assert not np.frombuffer(payload, np.uint8)[between].any()
+        assert payload == first

@@ -10,6 +10,7 @@ end is shown in place of it.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from broker import files
 from broker.errors import RequestError, Unreachable
+from broker.text_files import read_text
 from launcher import words
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+TOKEN = re.compile(r"[0-9a-f]{32}")
 RUNS = Path("runs-out")
 PATIENCE = 10.0
 """Seconds that `--once` waits for the first standings."""
@@ -71,10 +74,15 @@ class Target:
         if token is None:
             raise RequestError(f"nothing here knows the token of {address}: give its file with --token FILE")
         try:
-            return Feed(address, files.read(token, 256).decode("ascii").strip())
-        except (OSError, UnicodeDecodeError) as error:
+            # One that the user names may be a link, or a pipe: secrets often are.
+            text = read_text(self.token) if self.token else files.read(token, 256).decode("ascii")
+            if not TOKEN.fullmatch(text.strip()):
+                raise ValueError("it is not 32 hexadecimal digits")
+            return Feed(address, text.strip())
+        except (OSError, ValueError) as error:
             raise RequestError(
-                f"the run's token {token} cannot be read: {error}; watch as the user who runs it"
+                f"the run's token {token} cannot be read: {error}; watch as the user who runs it, or give its file "
+                "with --token FILE"
             ) from error
 
 

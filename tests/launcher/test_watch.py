@@ -105,6 +105,15 @@ def test_an_address_finds_its_run_or_asks_for_the_token(
     assert watch.target(running.address).directory == Path("runs-out/spread-1")
 
 
+def test_a_named_token_may_be_a_link(running: Publisher, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.symlink_to("token")
+    watch.target(running.address, secret).connect().close()
+    (tmp_path / "token").write_text("no token")
+    with pytest.raises(RequestError, match=r"secret cannot be read: it is not 32 hexadecimal digits"):
+        watch.target(running.address, secret).connect()
+
+
 def test_a_wrong_token_is_not_believed_and_does_not_hang(running: Publisher, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text(new_token())

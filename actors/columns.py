@@ -76,9 +76,9 @@ class Columns:
         return self.t == self.steps
 
     def flaw(self) -> tuple[int, int, str] | None:
-        """Row, column and leaf of the full fragment's first observation that is not finite; None if all are.
+        """Return row, column and leaf of the full fragment's first observation that is not finite; None if all are.
 
-        What an environment gives beside observations is looked at in each step.
+        An environment's other values are checked in each step.
         """
         for leaf, array in self._observations.items():
             if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
@@ -87,7 +87,7 @@ class Columns:
         return None
 
     def whose(self, column: int) -> tuple[str, int]:
-        """The agent and the copy of the environment that this column belongs to."""
+        """Return the agent and the copy of the environment to which a column belongs."""
         place, copy = divmod(column, self._width // len(self.agents))
         return self.agents[place], copy
 

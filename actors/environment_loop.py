@@ -197,7 +197,7 @@ class EnvironmentLoop:
             acting.spoke.send_fragment(fragment, version=version, crc=crc, steps=steps)
 
     def _report_flaw(self) -> None:
-        """Record, once, an observation that is not finite: which environment it came from is known only here."""
+        """Record, once, an observation that is not finite: only this loop knows which environment it came from."""
         for acting in self.acting:
             flaw = acting.columns.flaw()
             if flaw is None:

@@ -52,7 +52,7 @@ def main(plain: Mapping[str, Any], ending: threading.Event) -> None:
             _work(station, spokes)
         station.doing = "leaving"
         for spoke in spokes.values():
-            spoke.farewell("the run is ending", 0.2)  # a learner that is gone needs none
+            spoke.farewell("the run is ending", 0.2)  # a learner that is gone does not need it
         reason = "the run is ending"
     finally:
         flushed = station.close(reason)

@@ -1,6 +1,6 @@
-"""What the watchdog of an actor sees of rollouts: whether one of them holds up the event loop that serves all.
+"""The watchdog's view of rollouts: whether one of them blocks the event loop that serves all of them.
 
-Invariant: a rollout that is waited for (`await`) holds nothing up, however long it takes.
+Invariant: a rollout that awaits blocks nothing, however long it takes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from broker.watchdog import Call
 
 
 class RolloutWatch:
-    """Tells the watchdog that the loop has not come round since its last report (`broker.watchdog.Watched`)."""
+    """Tells the watchdog that the loop has not run since its last report (`broker.watchdog.Watched`)."""
 
-    leave_seconds = math.inf  # what a rollout has paid for may still be recorded while the run is ending
+    leave_seconds = math.inf  # results that were paid for may still be recorded while the run is ending
 
     def __init__(self, station: Station) -> None:
         run = station.spec.run
@@ -28,9 +28,9 @@ class RolloutWatch:
         return Call(f"a rollout of {self._name}", self._station.reported_at, self.limit)
 
     def late(self, call: Call, seconds: float, stack: str) -> tuple[int, str]:
-        """See `Watched`. Another try would end alike: the run ends."""
+        """See `Watched`. A restart would fail in the same way, so the run ends."""
         return 2, (
-            f"{stack}prompts.agent {self._name!r} (or the grader) has held up its runner for {seconds:.0f} s, and"
-            f" prompts.rollout_seconds is {call.limit:g}: it waits without `await`. Await what it waits for, or make it"
-            " a plain function, which has a thread of its own"
+            f"{stack}prompts.agent {self._name!r} (or the grader) has blocked its runner for {seconds:.0f} s, and"
+            f" prompts.rollout_seconds is {call.limit:g}: it waits without `await`. Use `await`, or make it a plain"
+            " function, which has a thread of its own"
         )

@@ -74,7 +74,7 @@ class TaskLoop:
         try:
             await self._serve(news)
         finally:
-            station.watched = None  # it reports no more
+            station.watched = None  # no reports follow
             station.tracker.on_news = previous  # before this loop closes: the reactor must not call into a closed one
             for running in list(self._running):
                 running.cancel()

@@ -26,7 +26,7 @@ from typing import NoReturn
 
 PR_SET_CHILD_SUBREAPER = 36
 MAX_ENDED = 64
-"""Ended children that `reap` leaves for whoever started them to wait for."""
+"""Most ended children that `reap` leaves to the code that started them."""
 ABORT_SECONDS = 1.0
 """Seconds between the signal that asks a guarded process to end and SIGKILL."""
 
@@ -56,10 +56,10 @@ def children() -> dict[int, str]:
 
 
 def reap(most: int = MAX_ENDED) -> None:
-    """Wait for the children that ended, except for the `most` newest.
+    """Wait for children that have ended, except the `most` newest.
 
-    No code waits for an adopted child, and the kernel does not tell which children are adopted: user code that has more
-    children of its own to wait for does not learn the status of the oldest.
+    No code waits for an adopted child, and the kernel does not tell which children are adopted. So user code with more
+    ended children of its own does not get the status of the oldest.
     """
     with suppress(ChildProcessError):
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

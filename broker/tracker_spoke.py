@@ -135,7 +135,7 @@ class TrackerSpoke(Spoke):
     def offer_checkpoint(
         self, policy: str, version: tuple[int, int], content: bytes, score: float | None = None
     ) -> int:
-        """Offer a checkpoint; it replaces an unfinished one, and one that is held. Returns the offer's number."""
+        """Offer a checkpoint, which replaces an unfinished and a held one. Returns the offer's number."""
         upload = Upload(0, content, time.monotonic())  # hashes it all: not under the lock
         with self._lock:
             self._held = None
@@ -144,7 +144,7 @@ class TrackerSpoke(Spoke):
         return upload.offer
 
     def hold_checkpoint(self, policy: str, version: tuple[int, int], content: bytes) -> None:
-        """Offer this one as soon as the run is ending, unless another is offered before: the role may be busy then."""
+        """Hold a checkpoint to offer once the run is ending, when the role may be busy, unless another comes first."""
         with self._lock:
             self._held = (policy, version, content)
 
@@ -162,7 +162,7 @@ class TrackerSpoke(Spoke):
 
     @property
     def offer_state(self) -> str:
-        """How far the last offer has come: none, fetching, durable, refused."""
+        """The state of the last offer: none, fetching, durable or refused."""
         return self._upload.state if self._upload is not None else "none"
 
     def wait_durable(self, timeout: float) -> bool:

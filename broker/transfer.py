@@ -31,7 +31,7 @@ class Upload:
         self._sent = 0
         self._progress = now
         self.moved = now
-        """When the receiver last said that it had come further."""
+        """When the receiver last reported progress."""
         self._offered = -STANDSTILL
 
     @property

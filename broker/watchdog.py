@@ -27,43 +27,43 @@ from broker.tracker_spoke import TrackerSpoke
 
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 1.0
-"""A role's thread that has not reported for so long is spoken for."""
+"""If a role's thread has not reported for this long, the watchdog reports for it."""
 STUCK_SECONDS = 5.0
-"""A call counts as stuck after so long, or four times the longest that came back before."""
+"""A call counts as stuck after this time, or after four times the longest earlier call if that is more."""
 INTERPRETER_SECONDS = 10.0
-"""How much later than the longest limit a process ends whose interpreter is held."""
+"""Seconds after the longest limit at which a process ends whose interpreter lock is held."""
 
 
 class Call(NamedTuple):
-    """A call of user code that the role's thread is in."""
+    """A running call of user code in the role's thread."""
 
     what: str
     """As in "actor-0 is in WHAT for 10 s"."""
     mark: Hashable
-    """Another value for each call."""
+    """A value that differs for each call."""
     limit: float
-    """Seconds that it may take."""
+    """Most seconds that it may take."""
 
 
 class Watched(Protocol):
-    """What tells the watchdog of user code. Both methods run on its thread, while the role's thread may go on."""
+    """Describes user code to the watchdog, whose thread calls the methods while the role's thread may go on."""
 
     limit: float
     """The longest limit of any call."""
     leave_seconds: float
-    """How long a call may go on after the run was told to end."""
+    """How long a call may go on after the run began to end."""
 
     def call(self) -> Call | None:
-        """The call that the role's thread is in, or None."""
+        """Return the running call of the role's thread, or None."""
         ...
 
     def late(self, call: Call, seconds: float, stack: str) -> tuple[int, str]:
-        """Record that a call has not returned for so long. Returns the role's exit status and its last words."""
+        """Record that a call is over its limit. Returns the role's exit status and its last words."""
         ...
 
 
 class WatchedRole(Protocol):
-    """What the watchdog needs of the role's `broker.station.Station`."""
+    """The part of `broker.station.Station` that the watchdog needs."""
 
     tracker: TrackerSpoke
     watched: Watched | None
@@ -73,16 +73,16 @@ class WatchedRole(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """Whether the run is ending; raises where the role cannot go on."""
+        """Tell whether the run is ending. Raises if the role cannot go on."""
         ...
 
     def say(self, doing: str, rates: Mapping[str, float] = ...) -> None:
-        """Say this of the role, from any thread."""
+        """Report for the role, from any thread."""
         ...
 
 
 class CallClock:
-    """How long the call has lasted that is seen at each look, and whether that is unusual."""
+    """Measures how long the current call has lasted, by regular samples, and whether that is unusual."""
 
     def __init__(self) -> None:
         self._mark: Hashable = None
@@ -90,7 +90,7 @@ class CallClock:
         self._longest = 0.0
 
     def look(self, call: Call | None, now: float) -> float:
-        """Seconds that this call has lasted, as far as looks have seen it."""
+        """Take a sample. Returns the seconds since the first sample of the same call."""
         mark = None if call is None else call.mark
         if mark != self._mark:
             if self._mark is not None:
@@ -99,18 +99,18 @@ class CallClock:
         return now - self._since
 
     def stuck(self, seconds: float) -> bool:
-        """Whether a call that has lasted so long counts as stuck."""
+        """Tell whether a call that has lasted this long counts as stuck."""
         return seconds >= max(STUCK_SECONDS, 4.0 * self._longest)
 
 
 def stack_of(thread: int) -> str:
-    """Where a thread is, as in a traceback."""
+    """Format the current stack of a thread as in a traceback."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - its documented name
     return "" if frame is None else "".join(traceback.format_stack(frame))
 
 
 class Watchdog:
-    """The watchdog of one role. To be made on the role's thread."""
+    """The watchdog of one role. Create it on the role's thread."""
 
     def __init__(self, station: WatchedRole) -> None:
         self._station = station
@@ -122,7 +122,7 @@ class Watchdog:
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._over.set()
 
     def _run(self) -> None:
@@ -130,7 +130,7 @@ class Watchdog:
             while not self._over.wait(LOOK_SECONDS):
                 self._look()
         finally:
-            if self._armed_until > -math.inf:  # by a thread that looks no more
+            if self._armed_until > -math.inf:  # this thread will not re-arm it any more
                 faulthandler.cancel_dump_traceback_later()
 
     def _look(self) -> None:
@@ -146,7 +146,7 @@ class Watchdog:
             self._judge(watched, call, seconds, now)
 
     def _arm(self, limit: float, now: float) -> None:
-        """Have the process ended if this thread does not come back before the limit: the interpreter is held."""
+        """Let faulthandler end the process if this thread cannot run before the limit: the interpreter lock is held."""
         if limit < threading.TIMEOUT_MAX / 2 and now >= self._armed_until:
             faulthandler.dump_traceback_later(limit + INTERPRETER_SECONDS, exit=True)
             self._armed_until = now + min(limit / 4, INTERPRETER_SECONDS / 2)
@@ -166,7 +166,7 @@ class Watchdog:
         status, why = 0, "the run is ending"
         try:
             stopping = self._station.stopping
-        except HeadraceError as error:  # what the role's thread would raise if it could
+        except HeadraceError as error:  # the role's thread would raise this if it were not stuck
             stopping, status, why = True, 1, str(error)
         self._stopping_since = min(self._stopping_since, now) if stopping else math.inf
         if min(seconds, now - self._stopping_since) >= watched.leave_seconds:
@@ -176,7 +176,7 @@ class Watchdog:
             self._leave(status, words)
 
     def _leave(self, status: int, words: str) -> NoReturn:
-        """End the process from here, as its own thread is stuck. What it started is ended by whoever started it."""
+        """End the process from this thread, because its own is stuck. The parent ends the processes that it started."""
         with suppress(OSError):
             os.write(2, f"{words.rstrip()}\n".encode(errors="replace"))
         self._station.tracker.flush(2.0)
@@ -185,7 +185,7 @@ class Watchdog:
 
 
 def watch_calls(watched: Watched) -> None:
-    """End this process, which is no role, with status 1 when a call of the calling thread is over its limit."""
+    """End this process, which is not a role, when a call of the calling thread is over its limit."""
     thread, clock = threading.get_ident(), CallClock()
 
     def watch() -> None:

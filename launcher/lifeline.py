@@ -18,7 +18,7 @@ from contextlib import suppress
 from broker.descendants import end_children, reap
 
 REAP_SECONDS = 10
-"""Seconds between two looks for children that ended and that nobody waits for."""
+"""Seconds between two checks for ended children for which no code waits."""
 
 
 class Lifeline:

@@ -101,7 +101,7 @@ def status_line(document: dict[str, Any]) -> str:
     if states:
         parts.append("roles " + ", ".join(f"{number} {state}" for state, number in states.most_common()))
     stuck = [role for role in words.objects(document.get("roles")) if role.get("state") == "stalled"]
-    if stuck:  # who knows what it is stuck in comes before who waits for it
+    if stuck:  # roles that know their stuck call come before roles that wait for them
         stuck.sort(key=lambda role: not words.text(role.get("doing")).startswith("in "))
         more = f" (+{len(stuck) - 1})" if len(stuck) > 1 else ""
         parts.append(f"{words.text(stuck[0].get('name'), '?')} is stalled, {words.text(stuck[0].get('doing'))}{more}")

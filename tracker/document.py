@@ -135,7 +135,7 @@ def _role(name: str, fold: Standings, live: Live, now: float) -> dict[str, Any]:
     tally = fold.roles.get(name) or RoleTally()
     seen = live.seen.get(name)
     gauges = dict(seen.rates) if seen is not None else {}
-    gauges.pop("stuck", None)  # its state says so
+    gauges.pop("stuck", None)  # the role's state shows it
     return {
         "name": name,
         "kind": tally.kind or (seen.kind if seen is not None else ""),

@@ -102,10 +102,10 @@ class Live:
             self._samples.popleft()
 
     def stalled(self, name: str, phase: str, now: float) -> bool:
-        """Whether a role lives but is stuck, or has made no progress for longer than is usual for it."""
+        """Tell whether a role is alive but stuck, or has made no progress for longer than is usual for it."""
         seen = self.seen[name]
         if seen.state == "alive" and seen.rates.get("stuck"):
-            return True  # its own watchdog says so
+            return True  # its own watchdog reports it
         if phase != "running" or seen.state != "alive" or seen.kind not in ("actor", "learner"):
             return False
         return now - seen.moved > max(STALLED_AFTER, 4 * seen.longest)

@@ -121,8 +121,8 @@ class TaskedEnvironments:
 
     def place(self, i: int) -> tuple[int, int]:
         """See VectorEnvironment.place."""
-        found: tuple[int, int] = self._inner.place(i)
-        return found
+        place: tuple[int, int] = self._inner.place(i)
+        return place
 
     def close(self) -> None:
         """See VectorEnvironment.close."""

@@ -1,6 +1,7 @@
-"""Which call of the user's environment this process is in: marked by the thread that steps, read by the watchdog.
+"""The current call into the user's environment: marked by the thread that steps, read by the watchdog.
 
-Invariant: within a step the mark costs one attribute a copy. Only one thread of a process steps environments.
+Invariants: within a step the mark costs one attribute assignment for each copy; only one thread of a process steps
+environments.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ if TYPE_CHECKING:
 
 
 class Calls:
-    """The call that is under way. `method` is empty between calls."""
+    """The current call. `method` is empty between calls."""
 
     __slots__ = ("copy", "count", "method", "rows")
 
     def __init__(self) -> None:
         self.method = ""
         self.copy: int | None = None
-        """None: the vector form, or an environment that has no place yet."""
+        """The copy's index; None for the vector form, and for an environment without an index yet."""
         self.rows: Rows | None = None
         self.count = 0
 
     def step(self, rows: Rows, copy: int | None = 0) -> Calls:
-        """Mark that the copies are stepped, this one first. To be ended by setting `method` to ""."""
+        """Mark that the copies are stepped, this one first. The caller sets `method` to "" after the step."""
         self.count += 1
         self.method, self.copy, self.rows = "step", copy, rows
         return self
 
     def reset(self, rows: Rows, copy: int) -> str:
-        """Mark that a copy is reset; returns the method that was marked, which is to be set again afterwards."""
+        """Mark that a copy is reset. Returns the marked method of before, which the caller restores afterwards."""
         before = self.method
         self.method, self.copy, self.rows = "reset", copy, rows
         return before
 
     @contextmanager
     def within(self, method: str, copy: int | None = None, rows: Rows | None = None) -> Iterator[None]:
-        """Mark any other call; what was marked before is marked again afterwards."""
+        """Mark any other call, and restore the previous mark afterwards."""
         before = self.method, self.copy, self.rows
         self.count += 1
         self.method, self.copy, self.rows = method, copy, rows
@@ -59,15 +60,15 @@ CALLS = Calls()
 
 
 class EnvironmentWatch:
-    """Tells the watchdog of an actor which call its thread is in (`broker.watchdog.Watched`)."""
+    """Tells an actor's watchdog which call the actor's thread is in (`broker.watchdog.Watched`)."""
 
     leave_seconds = 1.0
 
     def __init__(self, environment: dict[str, Any], tracker: TrackerSpoke | None = None) -> None:
-        """`environment`: the section of the run file. `tracker` takes the fact of a call that is over its limit."""
+        """`environment` is the section of the run file; facts of calls over their limit go to `tracker`."""
         self._id = environment["id"]
         step = float(environment["step_seconds"])
-        # Before the run one copy was made alone, within start_seconds; here many are made, beside other processes.
+        # start_seconds held before the run for a few copies; here more are made, while other processes are busy.
         start = max(step, float(environment["start_seconds"]))
         self._limits = {"construction": start, "reset": start, "step": step, "close": step}
         self._tracker = tracker
@@ -83,7 +84,7 @@ class EnvironmentWatch:
         return Call(what, (count, copy, method), self._limits[method])
 
     def late(self, call: Call, seconds: float, stack: str) -> tuple[int, str]:
-        """See `Watched`. The fact is an `environment_error`, as of an environment that raises."""
+        """See `Watched`. Records an `environment_error`, as for an environment that raises."""
         method, copy, rows = CALLS.method, CALLS.copy, CALLS.rows
         start = method in {"construction", "reset"} and self._limits["reset"] > self._limits["step"]
         key = f"environment.{'start' if start else 'step'}_seconds"
@@ -93,7 +94,7 @@ class EnvironmentWatch:
         where = ", ".join(f"{name} {about[name]}" for name in ("seed", "episode", "step") if name in about)
         words = (
             f"{self._id}: {call.what}{f' ({where})' if where else ''} has not returned for {seconds:.0f} s;"
-            f" {key} lets it take {call.limit:g} s"
+            f" {key} allows {call.limit:g} s: make it faster, or raise that key"
         )
         if self._tracker is not None:
             body = {"traceback": shortened(f"{stack}TimeoutError: {words}"), **about}

@@ -85,7 +85,7 @@ class Rows:
         return EnvironmentFailed(cause, seed, episode, step, i, method=method, name=self.name)
 
     def place(self, i: int) -> tuple[int, int]:
-        """The seed of copy i, and the rows since all copies were seeded."""
+        """Return the seed of copy i, and the number of rows since all copies were seeded."""
         return self.seed_of(i), self.row
 
     def seed_of(self, i: int) -> int:

@@ -27,7 +27,7 @@ from actors.spaces import ActionSpec, ObservationSpec
 from broker.errors import RunError
 
 RAISED = (Exception, SystemExit)
-"""What an environment may raise; `sys.exit` in it is a fault of that environment, not the end of its actor."""
+"""Exceptions of an environment that are its faults: `sys.exit` in it does not end the actor."""
 Array = NDArray[Any]
 Observations = dict[str, dict[str, Array]]  # agent -> leaf -> [count, *leaf shape]
 Column = dict[str, Array]  # agent -> [count]
@@ -92,7 +92,7 @@ class VectorEnvironment(Protocol):
         ...
 
     def place(self, i: int) -> tuple[int, int]:
-        """Where copy i is: its seed, and how many rows were made since it was seeded."""
+        """Return the seed of copy i and the number of rows since it was seeded."""
         ...
 
     def close(self) -> None:

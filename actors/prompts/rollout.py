@@ -33,7 +33,7 @@ LONGEST_TEXT = MAX_TEMPLATE + 8_000
 """Most characters of a critique or an edit: a template and the text around it. A longer one is a failure. Written as
 JSON with every character escaped, it fits into one fact."""
 MOST_STUCK = 8
-"""Threads that never returned, of a grader or of an agent, which one runner bears: more, and it must be repaired."""
+"""Most threads of a grader, or of an agent, that do not return in one runner. With more the run ends."""
 SLACK = 4
 """One rollout more for so many: what is being graded or delivered leaves its place at the endpoint to another."""
 
@@ -79,11 +79,11 @@ class Answers:
         calls = share(int(run["endpoints"]["answer"]["concurrency"]), int(run["actors"]["processes"]), context.index)
         self.at_once = calls + max(2, calls // SLACK)
         """Rollouts that this runner wants at once."""
-        # An agent that is no coroutine may block: it has threads, as many as there are rollouts beside those stuck.
+        # An agent that is not a coroutine may block: it has a thread for each rollout, beside those that are stuck.
         coroutine = inspect.iscoroutinefunction(self._agent) or inspect.iscoroutinefunction(type(self._agent).__call__)
         self._agents = None if coroutine else ThreadPoolExecutor(self.at_once + MOST_STUCK + 1, "agent")
         self._abandoned: set[asyncio.Future[Any]] = set()
-        """Agents that were not done in time and still have their thread."""
+        """Calls of agents that were late and still occupy their threads."""
 
     async def run(self, task: LeasedTask, parameters: Mapping[str, Parameters]) -> Outcome:
         """One task: `{"do": "answer", ...}` or `{"do": "complete", ...}`. RequestError if no rollout can succeed."""
@@ -96,7 +96,7 @@ class Answers:
                 raise RunError(f"task {task.task}: do is {other!r}, neither 'answer' nor 'complete'")
 
     async def close(self) -> None:
-        """Let go of the connections, and of the threads of graders and agents."""
+        """Close the connections, and abandon the threads of graders and agents."""
         for lane in set(self._lanes.values()):
             await lane.close()
         if self._thread is not None:
@@ -115,7 +115,7 @@ class Answers:
             if stuck > MOST_STUCK:
                 raise RequestError(
                     f"{key}: did not return {stuck} times in {self._runner}, the last time within"
-                    f" {self._seconds:g} s; give it an end of its own, or more prompts.rollout_seconds"
+                    f" {self._seconds:g} s; give it a time limit of its own, or raise prompts.rollout_seconds"
                 )
         tried = await self._tried(task, template, usage, str(name["attempt"]))
         result = {
@@ -179,7 +179,7 @@ class Answers:
         else:
             if tried.grade.error is not None:
                 tried.fail(str(tried.grade.reason), "grader", "grader_error", tried.grade.error)
-            elif _is_over(limit):  # it blocked, so that nothing could cut it off; what comes late does not count
+            elif _is_over(limit):  # it blocked and could not be cancelled; a late answer does not count
                 tried.fail(self._late(usage), "time")
         return tried
 
@@ -209,7 +209,7 @@ class Answers:
         return answer
 
     async def _returned(self, thread: asyncio.Future[Any]) -> Any:
-        """What an agent in a thread gives. It cannot be ended: cancelled, it is left to itself, and remembered."""
+        """Wait for the answer of an agent in a thread. On cancellation the thread, which cannot end, is remembered."""
         try:
             return await asyncio.shield(thread)
         except asyncio.CancelledError:
@@ -221,7 +221,7 @@ class Answers:
     def _come_back(self, thread: asyncio.Future[Any]) -> None:
         self._abandoned.discard(thread)
         if not thread.cancelled():
-            thread.exception()  # what it raises so late is of no use
+            thread.exception()  # marks a late exception as retrieved, so that asyncio does not log it
 
     async def _in_thread(
         self, limit: asyncio.Timeout, grader: Callable[..., Any], task: Mapping[str, Any], answer: str
@@ -252,7 +252,7 @@ class Answers:
 
 
 def _is_over(limit: asyncio.Timeout) -> bool:
-    """Whether the time was over, also where nothing gave the loop a chance to say so."""
+    """Tell whether the time limit has passed, also if the event loop had no chance to notice."""
     until = limit.when()
     return limit.expired() or (until is not None and asyncio.get_running_loop().time() > until)
 

@@ -407,7 +407,7 @@ def test_every_wrong_moment_gives_no_pulse() -> None:
     assert state.pulses(0.25)
 
 
-def test_while_the_hub_was_away_nobody_was_silent() -> None:
+def test_no_spoke_is_silent_while_the_hub_is_away() -> None:
     state = fresh()
     hello(state, now=100.0)
     assert state.silent(100.1) == []

@@ -64,10 +64,10 @@ def test_a_step_that_never_returns(tmp_path: Path) -> None:
         assert (error.body["environment"], error.body["step"] >= 0, error.body["seed"] > 0) == (3, True, True)
         assert 'own.py", line ' in error.body["traceback"]
         assert "environment 3's step" in error.body["traceback"]
-        assert "environment.step_seconds lets it take 10 s" in error.body["traceback"]
+        assert "environment.step_seconds allows 10 s" in error.body["traceback"]
         (fell,) = run.until(lambda: run.facts("exited"), "it was ended")
         assert (fell.body["status"], fell.body["expected"]) == (1, False)
-        assert "environment.step_seconds lets it take 10 s" in fell.body["last_words"]
+        assert "environment.step_seconds allows 10 s" in fell.body["last_words"]
         before = run.out.read_text().count(says)
         run.until(lambda: run.out.read_text().count(says) > before, "it is stuck again", 45)
     left = [fact.body for fact in run.facts("exited") if fact.body["role"] == "actor-0"][-1]

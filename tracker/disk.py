@@ -23,6 +23,10 @@ class LedgerFull(RunError):  # noqa: N818 - as broker.errors names them
     """There is no room to write; nothing of the transaction was kept, and it can be tried again."""
 
 
+class LedgerHeld(LedgerFull):
+    """Another process writes to the file just now; nothing of the transaction was kept, and it can be tried again."""
+
+
 class LedgerDamaged(RunError):  # noqa: N818
     """The file is not a ledger that can be read or written."""
 
@@ -38,7 +42,9 @@ def failure(error: sqlite3.Error, path: Path) -> RunError:
             "what can be read; or start a new run directory"
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return RunError(f"{path} is held by another process ({error}): close the tool that writes to it")
+        return LedgerHeld(
+            f"{path} is held by another process ({error}): close the tool that writes to it; the run goes on by itself"
+        )
     return LedgerDamaged(f"{path} cannot be read or written ({error}): check the disk and the folder's permissions")
 
 

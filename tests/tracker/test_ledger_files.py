@@ -234,3 +234,22 @@ def test_another_writer_of_the_ledger_ends_the_tracker(tmp_path: Path, monkeypat
         tracker.turn()
     assert tracker.acknowledged == 10
     tracker.made.role._reactor.close()
+
+
+def test_a_tool_that_holds_the_ledger_delays_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Said(tmp_path, monkeypatch)
+    monkeypatch.setattr("tracker.role.FULL_PAUSE", 0.0)
+    tracker.made.role._ledger._connection.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(tracker.path, isolation_level=None)) as tool:
+        tool.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            tracker.say(5)
+            tracker.turn()
+        assert tracker.acknowledged == 0
+        assert "is held by another process" in tracker.made.role._live.alarms["disk"]
+        tool.execute("COMMIT")
+    for _ in range(2):
+        tracker.turn()
+    assert tracker.acknowledged == tracker.stored() == 15
+    assert "disk" not in tracker.made.role._live.alarms
+    tracker.made.role.close()

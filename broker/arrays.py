@@ -75,7 +75,7 @@ def draft(forms: Mapping[str, tuple[tuple[int, ...], np.dtype[Any] | str]]) -> D
 
 
 def pack(tree: Tree) -> tuple[Layout, memoryview]:
-    """A tree as its layout and a payload in a fresh buffer, which nobody else holds."""
+    """Pack a tree into its layout and a payload in a new buffer, to which there is no other reference."""
     layout, leaves = described(tree)
     buffer = fresh(layout.size)
     fill(layout, leaves, buffer)

@@ -18,7 +18,7 @@ _zeros = memoryview(np.zeros(OWNED, np.uint8).data).cast("B")
 
 
 def fresh(size: int) -> memoryview:
-    """A buffer of `size` bytes that nobody else holds. It is cleared up to `OWNED`, and undefined above.
+    """Make a buffer of `size` bytes. It is cleared up to `OWNED` bytes; a larger one has undefined content.
 
     From `ZERO_COPY` up to `OWNED` it is a frame of libzmq's own, which is cleared (there is no other way to make one).
     Any other memory that is sent uncopied costs a message to a thread of pyzmq's, which keeps it alive until then and

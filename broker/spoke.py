@@ -120,8 +120,8 @@ class Spoke:
     def farewell(self, reason: str = "", timeout: float = 1.0) -> bool:
         """Say that this role is done; True once it left the process."""
         with self._lock:
-            said = m.Farewell(reason=reason, sent_through=self._sent_through())
-            self._messages.append((said, None))
+            message = m.Farewell(reason=reason, sent_through=self._sent_through())
+            self._messages.append((message, None))
             self._farewell_said, self._leaving = False, True
             self._reactor.wake()
             return self._news.wait_for(lambda: self._farewell_said, timeout)
@@ -228,7 +228,7 @@ class Spoke:
 
     def _hello(self, now: float) -> float:
         if self._leaving and self._farewell_said:
-            return now + HEARTBEAT  # after the Farewell nothing is said: it would be taken for a return
+            return now + HEARTBEAT  # after the Farewell nothing is sent: it would count as a return
         if now >= self._next_hello:
             self._push_message(self._hello_message(), None)
             early = now - self._born < 2.0

@@ -70,7 +70,7 @@ class TrackerSpoke(Spoke):
         ValueError or TypeError for one that is wrong; Unreachable after `timeout` seconds of waiting (None: as long as
         the tracker's life takes: the role has nothing better to do), Superseded if a newer incarnation has the name.
         """
-        made = fact_of(kind, body, now(self.identity.clock))
+        fact = fact_of(kind, body, now(self.identity.clock))
         with self._lock:
             if self._outbox.full:
                 deadline = None if timeout is None else time.monotonic() + timeout
@@ -82,7 +82,7 @@ class TrackerSpoke(Spoke):
                     if deadline is not None and time.monotonic() >= deadline:
                         raise Unreachable(f"the tracker took no facts for {timeout:g} s")
                     self._news.wait(0.25)
-            sequence = self._outbox.add(made)
+            sequence = self._outbox.add(fact)
             wake = self._gathering is None
             if wake:
                 self._gathering = time.monotonic() + GATHER

@@ -242,8 +242,8 @@ def _policy(run: RunFile, name: str, agents: Mapping[str, str], spaces: Spaces) 
         )
     batch = batch_steps(run)
     staleness = expected_staleness(run, fragment, batch) if batch else None
-    own = run.actors.rollout != "environments"
-    largest = run.learner.max_fragment_mb * 2**20 if own else size
+    is_custom = run.actors.rollout != "environments"
+    largest = run.learner.max_fragment_mb * 2**20 if is_custom else size
     return Policy(name, mine, first["observation"], first["action"], fragment, batch, staleness, largest)
 
 

@@ -107,12 +107,12 @@ def read_address(directory: Path | None) -> str | None:
 def target(given: str | None, token: Path | None = None) -> Target:
     """What `RUN-DIR or ADDRESS` means; for an address the run directory is looked for under `runs-out/`."""
     if given is not None and given.startswith(("ipc://", "tcp://")):
-        held = [path for path in RUNS.iterdir() if _serves(path, given)] if RUNS.is_dir() else []
-        if not held and token is None:
+        directories = [path for path in RUNS.iterdir() if _serves(path, given)] if RUNS.is_dir() else []
+        if not directories and token is None:
             raise RequestError(
                 f"no running run under {RUNS}/ has the address {given}: give its token with --token FILE"
             )
-        return Target(held[0] if held else None, given, token)
+        return Target(directories[0] if directories else None, given, token)
     return Target(run_directory(given), None, token)
 
 

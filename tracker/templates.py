@@ -108,10 +108,10 @@ class PolicyTemplates:
 
     def fail(self, reason: Any) -> None:
         """One rollout or completion more has failed."""
-        told = _line(reason)
-        if told not in self.failures and len(self.failures) >= REASONS:
-            told = OTHERS
-        self.failures[told] = self.failures.get(told, 0) + 1
+        line = _line(reason)
+        if line not in self.failures and len(self.failures) >= REASONS:
+            line = OTHERS
+        self.failures[line] = self.failures.get(line, 0) + 1
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""

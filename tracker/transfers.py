@@ -97,11 +97,11 @@ class Transfers:
     def begin(self, life: Life) -> None:
         """Tell a learner where it begins. It asks again until it hears."""
         try:
-            found, skipped = self._store.newest_valid(life.policy)
+            newest, skipped = self._store.newest_valid(life.policy)
         except OSError as error:  # it asks again
             self._live.alarms[ALARM] = str(error)
             return
-        told = tuple(f"{file}: {reason}"[:4000] for file, reason in skipped[:64])
+        reasons = tuple(f"{file}: {reason}"[:4000] for file, reason in skipped[:64])
         for file, reason in skipped:
             if (file, reason) not in self._skipped:
                 self._skipped.add((file, reason))
@@ -109,10 +109,10 @@ class Transfers:
         tally = self._core.standings.policy(life.policy)
         seen = tally.version if tally.updates else None
         point = m.RestorePoint(
-            policy=life.policy, incarnation=life.incarnation, life=life.life, skipped=told, seen=seen
+            policy=life.policy, incarnation=life.incarnation, life=life.life, skipped=reasons, seen=seen
         )
-        if found is not None:
-            path, manifest = found
+        if newest is not None:
+            path, manifest = newest
             position = tally.positions.get(manifest.file)
             if position is None:
                 return  # its fact is not on disk yet

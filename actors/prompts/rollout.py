@@ -149,10 +149,10 @@ class Answers:
             tried.fail(self._late(usage), "time")
         except CallFailed as error:
             tried.fail(str(error), error.missing, "endpoint_error")
-        told: dict[str, Any] = {"failed": tried.problem is not None, "reason": _plain(tried.grade.reason)}
-        told["missing"] = tried.missing
-        told["text"] = "" if told["failed"] else _plain(tried.answer)
-        result = {"do": "complete", "role": body["role"], "runner": self._runner, **told, "usage": usage.plain()}
+        report: dict[str, Any] = {"failed": tried.problem is not None, "reason": _plain(tried.grade.reason)}
+        report["missing"] = tried.missing
+        report["text"] = "" if report["failed"] else _plain(tried.answer)
+        result = {"do": "complete", "role": body["role"], "runner": self._runner, **report, "usage": usage.plain()}
         return Outcome(None, facts=self._facts(leased, tried), result=result, missing=tried.missing is not None)
 
     async def _tried(self, task: Mapping[str, Any], template: str, usage: Usage, attempt: str) -> _Tried:
@@ -174,8 +174,8 @@ class Answers:
             elif call is not None:
                 tried.fail(str(call), call.missing, "endpoint_error")
             else:
-                told = f"the agent raised {type(error).__name__}: {error}"[: grading.LONGEST_REASON]
-                tried.fail(told, "agent", "agent_error", traceback.format_exc()[-4000:])
+                reason = f"the agent raised {type(error).__name__}: {error}"[: grading.LONGEST_REASON]
+                tried.fail(reason, "agent", "agent_error", traceback.format_exc()[-4000:])
         else:
             if tried.grade.error is not None:
                 tried.fail(str(tried.grade.reason), "grader", "grader_error", tried.grade.error)

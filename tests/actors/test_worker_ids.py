@@ -1,4 +1,4 @@
-"""Environments that ask for a `worker_id` are told apart, over all actors and tasks of a run."""
+"""Environments with a `worker_id` parameter get different numbers, across all actors and tasks of a run."""
 
 from __future__ import annotations
 

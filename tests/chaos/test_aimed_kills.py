@@ -40,7 +40,7 @@ class Aim(NamedTuple):
 
 
 class Gun:
-    """What `sitecustomize` is told, and what it tells."""
+    """The input of `sitecustomize`, and its reports."""
 
     def __init__(self, home: Path, aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = home / "kills"

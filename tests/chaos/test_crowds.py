@@ -30,7 +30,7 @@ MEBIBYTE = 1024 * 1024
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Running]:
-    """A run on tcp, which nobody may disturb: it ends in order, with no role that fell."""
+    """A run on tcp that must stay undisturbed: it ends in order, and no role has fallen."""
     address = f"tcp://127.0.0.1:{free_port('127.0.0.1')}"
     with Running(tmp_path, "cartpole", *SETTINGS, "--set", f"tracker.address={address}") as running:
         running.learning()

@@ -20,7 +20,7 @@ from tests.broker.test_files import stranger
 
 @pytest.fixture
 def zombie() -> Iterator[tuple[int, int]]:
-    """A process that has ended and that nobody asked after: its pid, and when it was created."""
+    """A process that has ended and was not waited for: its pid, and when it was created."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     start = process_start(child.pid)
     assert child.stdin is not None

@@ -28,6 +28,8 @@ from broker.tracker_spoke import TrackerSpoke
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 1.0
 """If a role's thread has not reported for this long, the watchdog reports for it."""
+STOPPED_SECONDS = 2.0
+"""Between two samples: without processor time in between, the process was stopped (SIGSTOP, a paused container)."""
 STUCK_SECONDS = 5.0
 """A call counts as stuck after this time, or after four times the longest earlier call if that is more."""
 INTERPRETER_SECONDS = 10.0
@@ -88,9 +90,18 @@ class CallClock:
         self._mark: Hashable = None
         self._since = 0.0
         self._longest = 0.0
+        self._sampled_at = self._busy = 0.0
 
-    def look(self, call: Call | None, now: float) -> float:
-        """Take a sample. Returns the seconds since the first sample of the same call."""
+    def look(self, call: Call | None, now: float, busy: float) -> float:
+        """Take a sample. Returns the seconds since the first sample of the same call.
+
+        `busy` is the processor time of this process: where it hardly grew between two samples that are far apart, the
+        process was stopped, and that time does not count.
+        """
+        away = now - self._sampled_at
+        if away >= STOPPED_SECONDS and busy - self._busy < away / 10:
+            self._since += away
+        self._sampled_at, self._busy = now, busy
         mark = None if call is None else call.mark
         if mark != self._mark:
             if self._mark is not None:
@@ -137,7 +148,7 @@ class Watchdog:
         watched = self._station.watched
         call = None if watched is None else watched.call()
         now = time.monotonic()
-        seconds = self._clock.look(call, now)
+        seconds = self._clock.look(call, now, time.process_time())
         if watched is not None:
             self._arm(watched.limit, now)
         if now - self._station.reported_at >= QUIET_SECONDS:
@@ -192,7 +203,7 @@ def watch_calls(watched: Watched) -> None:
         while True:
             time.sleep(LOOK_SECONDS)
             call = watched.call()
-            seconds = clock.look(call, time.monotonic())
+            seconds = clock.look(call, time.monotonic(), time.process_time())
             if call is not None and seconds >= call.limit:
                 status, words = watched.late(call, seconds, stack_of(thread))
                 os.write(2, f"{words}\n".encode(errors="replace"))

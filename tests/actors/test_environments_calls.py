@@ -144,11 +144,19 @@ def test_exit_in_a_step_is_a_failure_of_its_copy() -> None:
 
 def test_call_clock_learns_what_is_usual() -> None:
     clock = CallClock()
-    assert clock.look(Call("a", 1, 60.0), 100.0) == 0.0
-    assert clock.look(Call("a", 1, 60.0), 104.0) == 4.0
+    assert clock.look(Call("a", 1, 60.0), 100.0, 100.0) == 0.0
+    assert clock.look(Call("a", 1, 60.0), 104.0, 104.0) == 4.0
     assert not clock.stuck(4.9)
     assert clock.stuck(5.0)
-    assert clock.look(Call("a", 2, 60.0), 104.5) == 0.0
-    assert clock.look(None, 105.0) == 0.0
+    assert clock.look(Call("a", 2, 60.0), 104.5, 104.5) == 0.0
+    assert clock.look(None, 105.0, 105.0) == 0.0
     assert not clock.stuck(17.9), "a call of 4.5 s came back"
     assert clock.stuck(18.0)
+
+
+def test_call_clock_does_not_count_while_the_process_is_stopped() -> None:
+    clock, call = CallClock(), Call("a", 1, 60.0)
+    assert clock.look(call, 100.0, 1.0) == 0.0
+    assert clock.look(call, 100.5, 1.0) == 0.5, "it waits for a simulator"
+    assert clock.look(call, 200.0, 1.0) == 0.5, "it was stopped"
+    assert clock.look(call, 300.0, 90.0) == 100.5, "it computed, and held the interpreter"

@@ -312,7 +312,7 @@ def test_an_answer_after_failures_keeps_what_they_took() -> None:
 
 def test_a_run_that_is_late_says_what_it_waited_for() -> None:
     with endpoint({"error": {"message": "slow down"}}, 429, Retry_After="60") as server:
-        result, _ = one(resolved(server.url, prompts={"rollout_seconds": 0.3}))
-    assert result["reason"] == "not done within 0.3 s (the last failure: 429, too many requests (slow down))"
+        result, _ = one(resolved(server.url, prompts={"rollout_seconds": 2.0}))
+    assert result["reason"] == "not done within 2 s (the last failure: 429, too many requests (slow down))"
     assert result["missing"] == "time"
     assert result["usage"][0]["throttled"] == 1

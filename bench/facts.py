@@ -43,7 +43,8 @@ def body_of(number: int) -> dict[str, Any]:
 
 def tracker_spec(directory: Path, sockets: Path) -> dict[str, Any]:
     """What a tracker's process is started with; `tracker` is its address."""
-    run = {"name": "bench", "seed": 0, "tracker": {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False}}
+    settings = {"epoch_steps": None, "lease_seconds": 60.0, "insecure": False}
+    run = {"name": "bench", "seed": 0, "tracker": settings, "learner": {"ending_seconds": 10.0}}
     return {
         "role": "tracker",
         "kind": "tracker",
@@ -51,7 +52,7 @@ def tracker_spec(directory: Path, sockets: Path) -> dict[str, Any]:
         "directory": str(directory),
         "sockets": str(sockets),
         "tracker": f"ipc://{sockets}/tracker",
-        "plan": {"run": run, "policies": {}},
+        "plan": {"run": run, "policies": {}, "roles": []},
     }
 
 

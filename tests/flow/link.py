@@ -16,8 +16,12 @@ class Link:
         self._connections: list[tuple[socket.socket, socket.socket]] = []
         self._listeners = self._two_ports()
         self.port: int = self._listeners[0].getsockname()[1]
-        for offset, listener in enumerate(self._listeners):
-            threading.Thread(target=self._accept, args=(listener, target + offset), daemon=True).start()
+        self._acceptors = [
+            threading.Thread(target=self._accept, args=(listener, target + offset), daemon=True)
+            for offset, listener in enumerate(self._listeners)
+        ]
+        for acceptor in self._acceptors:
+            acceptor.start()
 
     @staticmethod
     def _two_ports() -> tuple[socket.socket, socket.socket]:
@@ -64,6 +68,11 @@ class Link:
         self._passing.set()
 
     def close(self) -> None:
+        for listener in self._listeners:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # ends the acceptor's wait, which closing alone does not
+        for acceptor in self._acceptors:
+            acceptor.join(5)
         for listener in self._listeners:
             listener.close()
         self.cut()

@@ -87,7 +87,7 @@ def home(tmp_path: Path) -> Path:
 def test_experience_that_is_refused_is_told_in_the_summary_with_its_reason(home: Path) -> None:
     done = headrace("run", "own.toml", "--headless", "--seconds", "4", "--set", "environment.id=own:Blind", cwd=home)
     assert done.returncode == 1, done.stdout
-    cause = "nothing was learned: agent refused all of its [0-9]+ fragments: the observation of agent is not finite"
+    cause = "nothing was learned: agent refused all of its [0-9,]+ fragments: the observation of agent is not finite"
     assert re.search(f"{cause} in environment 0 \\(seed [0-9]+, step [0-9]+\\)", done.stderr), done.stderr
     assert "are not finite" in done.stdout
     assert "! agent refused" in done.stdout

@@ -181,10 +181,6 @@ class Standings(Counted):
         if new.get("return") != self.stop.get("return"):
             self.solved_at = None
         self.stop = new
-        self.stop_requested = None
-        self.finished = {}
-        self.faults = {}
-        self.ending_fault = ""
         for role in self.roles.values():
             role.spawns, role.running = 0, False
 
@@ -221,8 +217,8 @@ class Standings(Counted):
         body = fact.body
         self.phase, self.reason, self.failed = body["phase"], body["reason"], body["failed"]
         self.phase_launch = body.get("launch", self.launch)
-        if self.phase == "starting":
-            self.stop_requested = None  # one that was meant for an earlier launch
+        if self.phase == "starting":  # the first fact of a launch: what is known of its end belongs to earlier ones
+            self.stop_requested, self.finished, self.faults, self.ending_fault = None, {}, {}, ""
         self.phases = [*self.phases[-63:], [self.phase, self.seconds, self.reason]]
 
     def _epoch(self, fact: Fact) -> None:

@@ -45,6 +45,7 @@ FELL = ("launcher", "exited", b.exited("actor-0"))
         (learner(), ""),
         ([PLAYED, REFUSED, ("learner-p", "refusal", REASON)], "p refused all of its 5 fragments: p refused experience"),
         ([("actor-0", "environment_error", FLAW), REFUSED, ("learner-p", "refusal", REASON)], "5 fragments: the obs"),
+        ([("actor-0", "environment_error", FLAW), ("launcher", "run", b.run()), REFUSED], "5 fragments: the obs"),
         ([REFUSED, INTERRUPTED], "p refused all of its 5 fragments"),
         ([UNSOUND, kept(9)], "nothing was learned: after each of the last 1 updates of p value_loss is not finite"),
         ([UPDATED, UNSOUND, kept(9)], ""),

@@ -16,7 +16,7 @@ run: .venv/.ready
 	$(BIN)/headrace run $(RUN)
 
 test: .venv/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.ready
 	$(BIN)/ruff check .

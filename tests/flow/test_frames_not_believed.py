@@ -261,7 +261,7 @@ def test_a_stranger_reads_no_token_and_speaks_in_vain(reactors: Reactors, socket
         {"note": {"text": "\ud800"}},
         {"note": {1: 2}},
     ],
-    ids=str,
+    ids=["large integer", "object", "numpy score", "large score", "long text", "surrogate", "key"],
 )
 def test_what_cannot_travel_is_the_roles_own_error_and_takes_no_credit(
     reactors: Reactors, wrong: dict[str, Any]

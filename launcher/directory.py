@@ -96,7 +96,8 @@ class RunDirectory:
     def launched(self) -> bool:
         """Whether a launcher is at work here: the one that made the sockets' folder lives. Its tracker may be down."""
         try:
-            return self.ipc is not None and sockets.owner(self.ipc) not in {None, os.getpid()}
+            folder = self.ipc  # asked for once: the launch that made it may remove it at any moment
+            return folder is not None and sockets.owner(folder) not in {None, os.getpid()}
         except (OSError, ValueError, RequestError):  # another user may have made a folder of that name since
             return False
 

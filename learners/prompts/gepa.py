@@ -56,13 +56,13 @@ class Gepa(Search):
         number, candidate = place
         items = self.batch("training", self.settings.gradient_batch, sequence)
         before = await self.answers(parent, "training", items, number)
-        told = self.transcripts(items, before)
-        if not told:
+        transcripts = self.transcripts(items, before)
+        if not transcripts:
             return None  # all rollouts are missing, which facts already say
-        if all(transcript.result.reward == 1.0 for transcript in told):
+        if all(transcript.result.reward == 1.0 for transcript in transcripts):
             self.refuse(place, parent, "its parent had full reward on the whole minibatch: there is nothing to improve")
             return None
-        wanted = messages.reflection(parent.text, told, self.placeholders, (candidate + 1, proposals), sequence)
+        wanted = messages.reflection(parent.text, transcripts, self.placeholders, (candidate + 1, proposals), sequence)
         (reflected,) = await self.machine.ask([wanted], number)
         if reflected.missing:
             return None

@@ -88,10 +88,10 @@ class BeamSearch(Search):
         brother = (parents[: candidate + 1].count(parent), parents.count(parent))
         items = self.batch("training", self.settings.gradient_batch, sequence)
         results = await self.answers(parent, "training", items, number)
-        told = self.transcripts(items, results)
-        if not told:
+        transcripts = self.transcripts(items, results)
+        if not transcripts:
             return None  # all rollouts are missing, which facts already say
-        (criticism,) = await self.machine.ask([messages.critique(parent.text, told, sequence)], number)
+        (criticism,) = await self.machine.ask([messages.critique(parent.text, transcripts, sequence)], number)
         if criticism.missing:
             return None
         critique = criticism.text.strip()[: messages.LONGEST_CRITIQUE]

@@ -119,8 +119,8 @@ def read(note: Mapping[str, Any] | None) -> Result:
             reward = 0.0 if missing else note.get("reward")
             if isinstance(reward, bool) or not isinstance(reward, int | float) or not 0.0 <= reward <= 1.0:
                 raise ValueError(f"reward: {reward!r} is not a number from 0 to 1")
-            told = str(note.get("answer") or "")[:SHOWN_ANSWER]
-            return Answered(0.0 if failed else float(reward), failed, told, reason, usage, missing)
+            answer = str(note.get("answer") or "")[:SHOWN_ANSWER]
+            return Answered(0.0 if failed else float(reward), failed, answer, reason, usage, missing)
         case "complete":
             return Completed("" if failed else str(note.get("text") or ""), failed, reason, usage, missing)
         case other:

@@ -43,8 +43,8 @@ def test_placeholders_are_identifiers_in_single_braces() -> None:
     ],
 )
 def test_template_error_names_the_brace(text: str, error: str | None) -> None:
-    told = template_error(text)
-    assert (told is None) if error is None else re.search(error, str(told)) is not None
+    reason = template_error(text)
+    assert (reason is None) if error is None else re.search(error, str(reason)) is not None
     if error is not None and "brace" in error:
         with pytest.raises(RequestError, match="the template cannot be filled"):
             fill(text, {"question": "q"})
